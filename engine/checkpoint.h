@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include <gio/gio.h>
+
+#include "tensor.h"
+
+G_BEGIN_DECLS
+
+/**
+ * OsrCheckpoint:
+ *
+ * The tensors of a weights file by name, memory mapped and read-only. Everything in the
+ * header is validated when it is opened (length, JSON, dtypes, shapes against byte
+ * ranges, overlaps, truncation), so later reads cannot leave the mapping. Opening reads
+ * no tensor data.
+ */
+typedef struct _OsrCheckpoint OsrCheckpoint;
+
+typedef struct {
+  const char *name; /* owned by the checkpoint */
+  OsrDType dtype;
+  guint n_dims;
+  gint64 dims[OSR_TENSOR_MAX_DIMS];
+  gconstpointer data; /* in the mapping, unaligned */
+  gsize size;         /* bytes */
+} OsrCheckpointEntry;
+
+/* @path: a .safetensors file, or an index "*.safetensors.index.json" of several. */
+OsrCheckpoint *osr_checkpoint_open(const char *path, GError **error);
+/* The same on bytes in memory; @name stands for the file in messages. */
+OsrCheckpoint *osr_checkpoint_open_bytes(GBytes *bytes, const char *name, GError **error);
+OsrCheckpoint *osr_checkpoint_ref(OsrCheckpoint *checkpoint);
+void osr_checkpoint_unref(OsrCheckpoint *checkpoint);
+
+const char *osr_checkpoint_get_path(OsrCheckpoint *checkpoint);
+guint osr_checkpoint_n_entries(OsrCheckpoint *checkpoint);
+const OsrCheckpointEntry *osr_checkpoint_nth(OsrCheckpoint *checkpoint, guint i);
+/* NULL if there is none of that name. */
+const OsrCheckpointEntry *osr_checkpoint_lookup(OsrCheckpoint *checkpoint, const char *name);
+/* A string of "__metadata__", NULL if absent. */
+const char *osr_checkpoint_get_metadata(OsrCheckpoint *checkpoint, const char *key);
+
+/* Converts an entry's elements to f32 in host memory of n_elements floats.
+ * OSR_ERROR_UNSUPPORTED for integer types. */
+gboolean osr_checkpoint_entry_to_f32(const OsrCheckpointEntry *entry, float *dst, GError **error);
+
+/* Writes tensors as a safetensors file, for tools and tests. @names and @tensors have @n
+ * entries; @metadata: string -> string or NULL. */
+gboolean osr_checkpoint_write(const char *path, guint n, const char *const *names,
+                              OsrTensor *const *tensors, GHashTable *metadata, GError **error);
+
+/**
+ * OsrLoader:
+ *
+ * What a model's load() reads its weights through. The first failure sticks: later calls
+ * return NULL at once, so that loading code is straight-line and asks for the error once,
+ * at the end. Missing tensors are named, a wrong shape shows both shapes and the file.
+ */
+typedef struct {
+  OsrCheckpoint *checkpoint;
+  OsrDevice *device;
+  OsrDType dtype; /* of what is returned */
+  GCancellable *cancellable;
+  GError *error; /* the first failure, owned */
+  guint64 n_parameters, n_bytes;
+} OsrLoader;
+
+void osr_loader_init(OsrLoader *loader, OsrCheckpoint *checkpoint, OsrDevice *device,
+                     OsrDType dtype, GCancellable *cancellable);
+/* FALSE and the error moved to @error if any load failed. */
+gboolean osr_loader_finish(OsrLoader *loader, GError **error);
+gboolean osr_loader_has(OsrLoader *loader, const char *format, ...) G_GNUC_PRINTF(2, 3);
+/* The tensor of that name, shaped exactly @dims. Ends in G_IO_ERROR_CANCELLED too. */
+OsrTensor *osr_loader_get(OsrLoader *loader, guint n_dims, const gint64 *dims, const char *format,
+                          ...) G_GNUC_PRINTF(4, 5);
+/* Vectors and matrices, the usual case. */
+OsrTensor *osr_loader_vector(OsrLoader *loader, gint64 n, const char *format, ...)
+    G_GNUC_PRINTF(3, 4);
+OsrTensor *osr_loader_matrix(OsrLoader *loader, gint64 rows, gint64 columns, const char *format,
+                             ...) G_GNUC_PRINTF(4, 5);
+/* Several tensors stacked along dim 0 into one [sum of rows, columns] (columns 0: vectors):
+ * unfused projections become one. @names: NULL-terminated, @rows: rows of each. */
+OsrTensor *osr_loader_stack(OsrLoader *loader, const char *const *names, const gint64 *rows,
+                            gint64 columns);
+/* PyTorch's Conv3d.weight [c_out, c_in, k_t, k_h, k_w] as [c_out, k_t, k_h, k_w, c_in]. */
+OsrTensor *osr_loader_conv3d(OsrLoader *loader, gint64 c_out, gint64 c_in, gint64 k_t, gint64 k_h,
+                             gint64 k_w, const char *format, ...) G_GNUC_PRINTF(7, 8);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(OsrCheckpoint, osr_checkpoint_unref)
+
+G_END_DECLS

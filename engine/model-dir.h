@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include <gio/gio.h>
+
+#include "clip.h"
+#include "mmdit.h"
+#include "sampler.h"
+#include "t5.h"
+#include "vae.h"
+
+G_BEGIN_DECLS
+
+/**
+ * OsrModelDir:
+ *
+ * What a model folder holds. Two layouts are known: our own, with a config.json that
+ * names the parts and all their dimensions (engine/tiny-model/README.md documents it),
+ * and a download of hpcai-tech/Open-Sora-v2 (Open_Sora_v2.safetensors,
+ * hunyuan_vae.safetensors, google/t5-v1_1-xxl, openai/clip-vit-large-patch14), whose
+ * dimensions are read off the tensors' shapes.
+ */
+typedef struct {
+  char *path;   /* absolute */
+  char *family; /* "open-sora-v2" */
+  char *name;   /* "opensora-tiny"; the folder's name if the config has none */
+
+  char *mmdit_path, *vae_path; /* weights */
+  OsrMmditConfig mmdit;
+  OsrVaeConfig vae;
+
+  char *t5_weights, *t5_vocab; /* model file, spiece.model */
+  OsrT5Config t5;
+  guint t5_max_length;
+
+  char *clip_weights, *clip_vocab, *clip_merges;
+  OsrClipConfig clip;
+  guint clip_max_length;
+
+  OsrSamplingParams sampling; /* the model's own defaults */
+  guint fps;                  /* put into the prompt, and the frame rate if caps ask for none */
+  guint motion_score;         /* put into the prompt; 0: not put */
+} OsrModelDir;
+
+/* The tiny model that is installed with the library; the environment variable
+ * OPENSORA_MODEL overrides it. Newly allocated. */
+char *osr_model_dir_default_path(void);
+
+/* @path NULL: the default. OSR_ERROR_NOT_FOUND names the folder and what is missing. */
+OsrModelDir *osr_model_dir_open(const char *path, GError **error);
+void osr_model_dir_free(OsrModelDir *dir);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(OsrModelDir, osr_model_dir_free)
+
+G_END_DECLS

@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "gstopensoratext.h"
+
+#include <string.h>
+
+#define GST_CAT_DEFAULT gst_opensora_debug
+
+#define DEFAULT_SEED 42
+#define DEFAULT_NUM_SAMPLES 1
+#define DEFAULT_MOTION_SCORE (-1)
+#define DEFAULT_DECORATE TRUE
+
+void
+gst_opensora_text_init(GstOpenSoraText *self)
+{
+  self->negative_prompt = NULL;
+  self->seed = DEFAULT_SEED;
+  self->num_samples = DEFAULT_NUM_SAMPLES;
+  self->motion_score = DEFAULT_MOTION_SCORE;
+  self->decorate = DEFAULT_DECORATE;
+}
+
+void
+gst_opensora_text_clear(GstOpenSoraText *self)
+{
+  g_clear_pointer(&self->negative_prompt, g_free);
+}
+
+void
+gst_opensora_text_install_properties(GObjectClass *klass, guint first_id)
+{
+  const GParamFlags flags = G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | GST_PARAM_MUTABLE_PLAYING;
+
+  g_object_class_install_property(
+      klass, first_id + GST_OPENSORA_TEXT_PROP_NEGATIVE_PROMPT,
+      g_param_spec_string("negative-prompt", "Negative prompt",
+                          "What the clip is guided away from; unset: the empty prompt", NULL,
+                          flags));
+  g_object_class_install_property(
+      klass, first_id + GST_OPENSORA_TEXT_PROP_SEED,
+      g_param_spec_int64("seed", "Seed",
+                         "Seed of the noise; sample n of a prompt uses seed + n. -1: a random seed "
+                         "for every clip, told in the tags",
+                         -1, G_MAXINT64, DEFAULT_SEED, flags));
+  g_object_class_install_property(klass, first_id + GST_OPENSORA_TEXT_PROP_NUM_SAMPLES,
+                                  g_param_spec_uint("num-samples", "Number of samples",
+                                                    "Clips made from each prompt", 1, G_MAXINT,
+                                                    DEFAULT_NUM_SAMPLES, flags));
+  g_object_class_install_property(
+      klass, first_id + GST_OPENSORA_TEXT_PROP_MOTION_SCORE,
+      g_param_spec_int("motion-score", "Motion score",
+                       "How much motion the prompt asks for, 1 (little) to 7 (much). 0: the prompt "
+                       "does not say, -1: the model's default",
+                       -1, 100, DEFAULT_MOTION_SCORE, flags));
+  g_object_class_install_property(
+      klass, first_id + GST_OPENSORA_TEXT_PROP_DECORATE,
+      g_param_spec_boolean("decorate", "Decorate",
+                           "Complete prompts as the model was trained: full stop, frame rate, "
+                           "motion score",
+                           DEFAULT_DECORATE, flags));
+}
+
+gboolean
+gst_opensora_text_set_property(GstOpenSoraText *self, GstElement *element, guint id,
+                               const GValue *value)
+{
+  gboolean known = TRUE;
+
+  GST_OBJECT_LOCK(element);
+  switch (id) {
+  case GST_OPENSORA_TEXT_PROP_NEGATIVE_PROMPT:
+    g_free(self->negative_prompt);
+    self->negative_prompt = g_value_dup_string(value);
+    break;
+  case GST_OPENSORA_TEXT_PROP_SEED:
+    self->seed = g_value_get_int64(value);
+    break;
+  case GST_OPENSORA_TEXT_PROP_NUM_SAMPLES:
+    self->num_samples = g_value_get_uint(value);
+    break;
+  case GST_OPENSORA_TEXT_PROP_MOTION_SCORE:
+    self->motion_score = g_value_get_int(value);
+    break;
+  case GST_OPENSORA_TEXT_PROP_DECORATE:
+    self->decorate = g_value_get_boolean(value);
+    break;
+  default:
+    known = FALSE;
+  }
+  GST_OBJECT_UNLOCK(element);
+  return known;
+}
+
+gboolean
+gst_opensora_text_get_property(GstOpenSoraText *self, GstElement *element, guint id, GValue *value)
+{
+  gboolean known = TRUE;
+
+  GST_OBJECT_LOCK(element);
+  switch (id) {
+  case GST_OPENSORA_TEXT_PROP_NEGATIVE_PROMPT:
+    g_value_set_string(value, self->negative_prompt);
+    break;
+  case GST_OPENSORA_TEXT_PROP_SEED:
+    g_value_set_int64(value, self->seed);
+    break;
+  case GST_OPENSORA_TEXT_PROP_NUM_SAMPLES:
+    g_value_set_uint(value, self->num_samples);
+    break;
+  case GST_OPENSORA_TEXT_PROP_MOTION_SCORE:
+    g_value_set_int(value, self->motion_score);
+    break;
+  case GST_OPENSORA_TEXT_PROP_DECORATE:
+    g_value_set_boolean(value, self->decorate);
+    break;
+  default:
+    known = FALSE;
+  }
+  GST_OBJECT_UNLOCK(element);
+  return known;
+}
+
+/* Encodes one text as the model wants it; a text that does not fit is cut with a warning. */
+static gboolean
+encode_one(GstElement *element, OsrModel *model, const char *text, const char *what,
+           OsrTensor *tensors[2], GCancellable *cancellable, GError **error)
+{
+  guint lost = 0;
+
+  if (!osr_model_encode_text(model, text, &tensors[0], &tensors[1], &lost, cancellable, error))
+    return FALSE;
+  if (lost > 0) {
+    GST_ELEMENT_WARNING(element, STREAM, ENCODE,
+                        ("The %s is too long: its last %u tokens are not used.", what, lost),
+                        ("the model takes %u tokens", osr_model_get_dir(model)->t5_max_length));
+  }
+  return TRUE;
+}
+
+GstFlowReturn
+gst_opensora_text_encode(GstOpenSoraText *self, GstElement *element, OsrModel *model,
+                         const GstOpenSoraTextClip *clip, GCancellable *cancellable,
+                         GstBuffer **buffer)
+{
+  const OsrModelDir *dir = osr_model_get_dir(model);
+  g_autofree char *negative = NULL;
+  g_autofree char *text = NULL;
+  OsrTensor *tensors[4] = {NULL};
+  GstOpenSoraProgress progress;
+  GstOpenSoraClipMeta *meta;
+  GError *error = NULL;
+  gboolean decorate;
+  gint64 seed;
+  guint score;
+  gboolean ok;
+
+  *buffer = NULL;
+
+  GST_OBJECT_LOCK(element);
+  negative = g_strdup(clip->negative_prompt ? clip->negative_prompt : self->negative_prompt);
+  decorate = self->decorate;
+  score = self->motion_score < 0 ? dir->motion_score : (guint) self->motion_score;
+  seed = self->seed < 0 ? (gint64) (((guint64) g_random_int() << 32 | g_random_int()) & G_MAXINT64)
+                        : (gint64) (((guint64) self->seed + clip->sample) & G_MAXINT64);
+  GST_OBJECT_UNLOCK(element);
+
+  if (!g_utf8_validate(clip->prompt, -1, NULL) ||
+      (negative && !g_utf8_validate(negative, -1, NULL))) {
+    error = g_error_new(OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT, "the %s is not valid UTF-8",
+                        g_utf8_validate(clip->prompt, -1, NULL) ? "negative prompt" : "prompt");
+    return gst_opensora_post_error(element, error);
+  }
+  text = decorate
+             ? osr_prompt_decorate(clip->prompt,
+                                   (guint) ((clip->fps_n + clip->fps_d / 2) / clip->fps_d), score)
+             : g_strdup(clip->prompt);
+
+  gst_opensora_progress_start(&progress, element, osr_model_get_device(model), "text",
+                              "Encoding the prompt", clip->prompt, clip->clip);
+  ok = encode_one(element, model, text, "prompt", tensors, cancellable, &error) &&
+       encode_one(element, model, negative ? negative : "", "negative prompt", tensors + 2,
+                  cancellable, &error);
+  if (ok) {
+    *buffer = gst_opensora_buffer_new(tensors, G_N_ELEMENTS(tensors));
+    meta = gst_buffer_add_opensora_clip_meta(*buffer);
+    meta->prompt = g_strdup(clip->prompt);
+    meta->negative_prompt = g_steal_pointer(&negative);
+    meta->model = g_strdup(dir->name);
+    meta->reference = g_strdup(clip->reference);
+    meta->clip = clip->clip;
+    meta->seed = (guint64) seed;
+    meta->fps_n = clip->fps_n;
+    meta->fps_d = clip->fps_d;
+    meta->motion_score = decorate ? score : 0;
+    GST_BUFFER_OFFSET(*buffer) = clip->clip;
+    GST_BUFFER_OFFSET_END(*buffer) = clip->clip + 1;
+  }
+  for (guint i = 0; i < G_N_ELEMENTS(tensors); i++)
+    g_clear_pointer(&tensors[i], osr_tensor_unref);
+
+  if (!ok) {
+    GError *copy = g_error_copy(error);
+    GstFlowReturn ret = gst_opensora_post_error(element, error);
+
+    gst_opensora_progress_end(&progress, copy);
+    g_error_free(copy);
+    return ret;
+  }
+  gst_opensora_progress_end(&progress, NULL);
+  GST_INFO_OBJECT(element, "clip %u: \"%s\", seed %" G_GINT64_FORMAT, clip->clip, text, seed);
+  return GST_FLOW_OK;
+}
+
+GstCaps *
+gst_opensora_text_caps(OsrModel *model)
+{
+  GstCaps *caps = gst_caps_from_string(GST_OPENSORA_CONDITIONING_CAPS
+                                       ", framerate = (fraction) [ 1/1, 240/1 ]");
+
+  if (model)
+    gst_caps_set_simple(caps, "family", G_TYPE_STRING, osr_model_get_dir(model)->family, NULL);
+  return caps;
+}
+
+GstCaps *
+gst_opensora_text_fixate(OsrModel *model, GstCaps *caps)
+{
+  caps = gst_caps_make_writable(gst_caps_truncate(caps));
+  gst_structure_fixate_field_nearest_fraction(gst_caps_get_structure(caps, 0), "framerate",
+                                              (gint) osr_model_get_dir(model)->fps, 1);
+  return gst_caps_fixate(caps);
+}

@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/**
+ * SECTION:element-opensoratextenc
+ * @title: opensoratextenc
+ * @short_description: Encodes text buffers for Open-Sora text-to-video generation
+ *
+ * Every text buffer is a prompt and becomes the conditioning of one clip (of `num-samples`
+ * clips). White space around it is cut off; empty buffers are skipped.
+ *
+ * ## Example launch line
+ * |[
+ * echo "a green star spinning on a white background" | gst-launch-1.0 fdsrc !
+ * text/x-raw,format=utf8 ! opensoratextenc ! opensoradenoise ! opensoravaedec ! videoconvert !
+ * autovideosink
+ * ]|
+ *
+ * Since: 0.1
+ */
+#include <gst/base/gstbasetransform.h>
+
+#include "gstopensoratext.h"
+
+GST_DEBUG_CATEGORY_STATIC(gst_opensora_text_enc_debug);
+#define GST_CAT_DEFAULT gst_opensora_text_enc_debug
+
+enum {
+  PROP_0,
+  PROP_MODEL_LOCATION,
+  PROP_DEVICE,
+  PROP_TEXT, /* and the GST_OPENSORA_TEXT_N_PROPS - 1 ids after it */
+};
+
+#define GST_TYPE_OPENSORA_TEXT_ENC (gst_opensora_text_enc_get_type())
+G_DECLARE_FINAL_TYPE(GstOpenSoraTextEnc, gst_opensora_text_enc, GST, OPENSORA_TEXT_ENC,
+                     GstBaseTransform)
+
+struct _GstOpenSoraTextEnc {
+  GstBaseTransform parent;
+
+  GstOpenSoraModel model;
+  GstOpenSoraText text;
+
+  GCancellable *cancellable;
+  char *prompt; /* of the input buffer at hand, NULL when all its samples are out */
+  guint next_sample, next_clip;
+  gint fps_n, fps_d;
+};
+
+static GstStaticPadTemplate sink_template = GST_STATIC_PAD_TEMPLATE(
+    "sink", GST_PAD_SINK, GST_PAD_ALWAYS, GST_STATIC_CAPS("text/x-raw, format = (string) utf8"));
+
+static GstStaticPadTemplate src_template = GST_STATIC_PAD_TEMPLATE(
+    "src", GST_PAD_SRC, GST_PAD_ALWAYS,
+    GST_STATIC_CAPS(GST_OPENSORA_CONDITIONING_CAPS ", framerate = (fraction) [ 1/1, 240/1 ]"));
+
+G_DEFINE_FINAL_TYPE(GstOpenSoraTextEnc, gst_opensora_text_enc, GST_TYPE_BASE_TRANSFORM)
+GST_ELEMENT_REGISTER_DEFINE_WITH_CODE(opensoratextenc, "opensoratextenc", GST_RANK_NONE,
+                                      GST_TYPE_OPENSORA_TEXT_ENC,
+                                      GST_DEBUG_CATEGORY_INIT(gst_opensora_text_enc_debug,
+                                                              "opensoratextenc", 0,
+                                                              "Open-Sora text encoder"));
+
+static void
+gst_opensora_text_enc_set_property(GObject *object, guint id, const GValue *value,
+                                   GParamSpec *pspec)
+{
+  GstOpenSoraTextEnc *self = GST_OPENSORA_TEXT_ENC(object);
+  GstElement *element = GST_ELEMENT(object);
+
+  switch (id) {
+  case PROP_MODEL_LOCATION:
+    gst_opensora_model_set_location(&self->model, element, value);
+    break;
+  case PROP_DEVICE:
+    gst_opensora_model_set_device(&self->model, element, value);
+    break;
+  default:
+    if (!gst_opensora_text_set_property(&self->text, element, id - PROP_TEXT, value))
+      G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, pspec);
+  }
+}
+
+static void
+gst_opensora_text_enc_get_property(GObject *object, guint id, GValue *value, GParamSpec *pspec)
+{
+  GstOpenSoraTextEnc *self = GST_OPENSORA_TEXT_ENC(object);
+
+  switch (id) {
+  case PROP_MODEL_LOCATION:
+    GST_OBJECT_LOCK(self);
+    g_value_set_string(value, self->model.location);
+    GST_OBJECT_UNLOCK(self);
+    break;
+  case PROP_DEVICE:
+    GST_OBJECT_LOCK(self);
+    g_value_set_string(value, self->model.device);
+    GST_OBJECT_UNLOCK(self);
+    break;
+  default:
+    if (!gst_opensora_text_get_property(&self->text, GST_ELEMENT(object), id - PROP_TEXT, value))
+      G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, pspec);
+  }
+}
+
+static gboolean
+gst_opensora_text_enc_start(GstBaseTransform *trans)
+{
+  GstOpenSoraTextEnc *self = GST_OPENSORA_TEXT_ENC(trans);
+
+  if (!gst_opensora_model_open(&self->model, GST_ELEMENT(self)))
+    return FALSE;
+  self->next_sample = self->next_clip = 0;
+  self->fps_n = (gint) osr_model_get_dir(self->model.model)->fps;
+  self->fps_d = 1;
+  g_cancellable_reset(self->cancellable);
+  return TRUE;
+}
+
+static gboolean
+gst_opensora_text_enc_stop(GstBaseTransform *trans)
+{
+  GstOpenSoraTextEnc *self = GST_OPENSORA_TEXT_ENC(trans);
+
+  gst_opensora_model_close(&self->model);
+  g_clear_pointer(&self->prompt, g_free);
+  return TRUE;
+}
+
+static GstCaps *
+gst_opensora_text_enc_transform_caps(GstBaseTransform *trans, GstPadDirection direction,
+                                     GstCaps *caps, GstCaps *filter)
+{
+  GstOpenSoraTextEnc *self = GST_OPENSORA_TEXT_ENC(trans);
+  GstCaps *other = direction == GST_PAD_SINK ? gst_opensora_text_caps(self->model.model)
+                                             : gst_static_pad_template_get_caps(&sink_template);
+
+  if (filter) {
+    GstCaps *filtered = gst_caps_intersect_full(filter, other, GST_CAPS_INTERSECT_FIRST);
+
+    gst_caps_unref(other);
+    other = filtered;
+  }
+  return other;
+}
+
+static GstCaps *
+gst_opensora_text_enc_fixate_caps(GstBaseTransform *trans, GstPadDirection direction, GstCaps *caps,
+                                  GstCaps *othercaps)
+{
+  if (direction == GST_PAD_SINK)
+    return gst_opensora_text_fixate(GST_OPENSORA_TEXT_ENC(trans)->model.model, othercaps);
+  return gst_caps_fixate(othercaps);
+}
+
+static gboolean
+gst_opensora_text_enc_set_caps(GstBaseTransform *trans, GstCaps *incaps, GstCaps *outcaps)
+{
+  GstOpenSoraTextEnc *self = GST_OPENSORA_TEXT_ENC(trans);
+
+  return gst_structure_get_fraction(gst_caps_get_structure(outcaps, 0), "framerate", &self->fps_n,
+                                    &self->fps_d);
+}
+
+static GstFlowReturn
+gst_opensora_text_enc_submit(GstBaseTransform *trans, gboolean is_discont, GstBuffer *input)
+{
+  GstOpenSoraTextEnc *self = GST_OPENSORA_TEXT_ENC(trans);
+  GstMapInfo map;
+
+  if (!gst_buffer_map(input, &map, GST_MAP_READ)) {
+    GST_ELEMENT_ERROR(self, RESOURCE, READ, ("Cannot read a text buffer."), (NULL));
+    gst_buffer_unref(input);
+    return GST_FLOW_ERROR;
+  }
+  g_free(self->prompt);
+  self->prompt = g_strstrip(g_strndup((const char *) map.data, map.size));
+  self->next_sample = 0;
+  gst_buffer_unmap(input, &map);
+  gst_buffer_unref(input);
+  if (!*self->prompt)
+    g_clear_pointer(&self->prompt, g_free);
+  return GST_FLOW_OK;
+}
+
+static GstFlowReturn
+gst_opensora_text_enc_generate(GstBaseTransform *trans, GstBuffer **output)
+{
+  GstOpenSoraTextEnc *self = GST_OPENSORA_TEXT_ENC(trans);
+  GstOpenSoraTextClip clip = {0};
+  GstFlowReturn ret;
+  guint num_samples;
+
+  *output = NULL;
+  GST_OBJECT_LOCK(self);
+  num_samples = self->text.num_samples;
+  GST_OBJECT_UNLOCK(self);
+  if (!self->prompt || self->next_sample >= num_samples)
+    return GST_FLOW_OK;
+
+  clip.prompt = self->prompt;
+  clip.clip = self->next_clip;
+  clip.sample = self->next_sample;
+  clip.fps_n = self->fps_n;
+  clip.fps_d = self->fps_d;
+  ret = gst_opensora_text_encode(&self->text, GST_ELEMENT(self), self->model.model, &clip,
+                                 self->cancellable, output);
+  if (ret == GST_FLOW_OK) {
+    self->next_sample++;
+    self->next_clip++;
+  }
+  return ret;
+}
+
+static gboolean
+gst_opensora_text_enc_sink_event(GstBaseTransform *trans, GstEvent *event)
+{
+  GstOpenSoraTextEnc *self = GST_OPENSORA_TEXT_ENC(trans);
+
+  switch (GST_EVENT_TYPE(event)) {
+  case GST_EVENT_FLUSH_START:
+    g_cancellable_cancel(self->cancellable);
+    break;
+  case GST_EVENT_FLUSH_STOP:
+    g_cancellable_reset(self->cancellable);
+    g_clear_pointer(&self->prompt, g_free);
+    break;
+  case GST_EVENT_SEGMENT:
+    /* Text has times of its own; clips follow each other from zero. */
+    {
+      GstSegment segment;
+      GstEvent *time_segment;
+
+      gst_segment_init(&segment, GST_FORMAT_TIME);
+      time_segment = gst_event_new_segment(&segment);
+      gst_event_set_seqnum(time_segment, gst_event_get_seqnum(event));
+      gst_event_unref(event);
+      event = time_segment;
+    }
+    break;
+  default:
+    break;
+  }
+  return GST_BASE_TRANSFORM_CLASS(gst_opensora_text_enc_parent_class)->sink_event(trans, event);
+}
+
+/* PAUSED -> READY takes the stream lock in the parent's handler: what runs under it has to
+ * be cancelled before. */
+static GstStateChangeReturn
+gst_opensora_text_enc_change_state(GstElement *element, GstStateChange transition)
+{
+  if (transition == GST_STATE_CHANGE_PAUSED_TO_READY)
+    g_cancellable_cancel(GST_OPENSORA_TEXT_ENC(element)->cancellable);
+  return GST_ELEMENT_CLASS(gst_opensora_text_enc_parent_class)->change_state(element, transition);
+}
+
+static void
+gst_opensora_text_enc_finalize(GObject *object)
+{
+  GstOpenSoraTextEnc *self = GST_OPENSORA_TEXT_ENC(object);
+
+  gst_opensora_model_clear(&self->model);
+  gst_opensora_text_clear(&self->text);
+  g_free(self->prompt);
+  g_object_unref(self->cancellable);
+  G_OBJECT_CLASS(gst_opensora_text_enc_parent_class)->finalize(object);
+}
+
+static void
+gst_opensora_text_enc_class_init(GstOpenSoraTextEncClass *klass)
+{
+  GObjectClass *object_class = G_OBJECT_CLASS(klass);
+  GstElementClass *element_class = GST_ELEMENT_CLASS(klass);
+  GstBaseTransformClass *trans_class = GST_BASE_TRANSFORM_CLASS(klass);
+
+  object_class->set_property = gst_opensora_text_enc_set_property;
+  object_class->get_property = gst_opensora_text_enc_get_property;
+  object_class->finalize = gst_opensora_text_enc_finalize;
+
+  gst_opensora_model_install_properties(object_class, PROP_MODEL_LOCATION, PROP_DEVICE);
+  gst_opensora_text_install_properties(object_class, PROP_TEXT);
+
+  gst_element_class_set_static_metadata(element_class, "Open-Sora text encoder", "Encoder/Text",
+                                        "Encodes text buffers for text-to-video generation",
+                                        "The gst-opensora authors");
+  gst_element_class_add_static_pad_template(element_class, &sink_template);
+  gst_element_class_add_static_pad_template(element_class, &src_template);
+
+  element_class->change_state = gst_opensora_text_enc_change_state;
+  trans_class->start = gst_opensora_text_enc_start;
+  trans_class->stop = gst_opensora_text_enc_stop;
+  trans_class->transform_caps = gst_opensora_text_enc_transform_caps;
+  trans_class->fixate_caps = gst_opensora_text_enc_fixate_caps;
+  trans_class->set_caps = gst_opensora_text_enc_set_caps;
+  trans_class->sink_event = gst_opensora_text_enc_sink_event;
+  trans_class->submit_input_buffer = gst_opensora_text_enc_submit;
+  trans_class->generate_output = gst_opensora_text_enc_generate;
+}
+
+static void
+gst_opensora_text_enc_init(GstOpenSoraTextEnc *self)
+{
+  gst_opensora_model_init(&self->model);
+  gst_opensora_text_init(&self->text);
+  self->cancellable = g_cancellable_new();
+}
