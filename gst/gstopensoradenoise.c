@@ -1,0 +1,1085 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/**
+ * SECTION:element-opensoradenoise
+ * @title: opensoradenoise
+ * @short_description: Denoises the latent of a clip with Open-Sora's diffusion transformer
+ *
+ * For every conditioning buffer (of #opensoratextsrc or #opensoratextenc) this element draws
+ * noise from the clip's seed and runs the rectified flow sampler of Open-Sora 2.0 on it. The
+ * latent goes to #opensoravaedec.
+ *
+ * Pictures or clips that shall begin or end the clip come as latents from #opensoravaeenc
+ * on the request pads `reference_%u`, one a clip; the last one of a stream that has ended
+ * serves all clips that follow. A reference that the prompt's own meta names (a "ref" column
+ * of a prompt file, or the property "reference" of the source) is read here when no such
+ * pad is linked.
+ *
+ * Frame size and rate are negotiated with what comes after the decoder; the properties
+ * "width" and "height", or "resolution" with "aspect-ratio", go before.
+ *
+ * ## Example launch line
+ * |[
+ * gst-launch-1.0 opensoratextsrc prompt="a yellow star bouncing on a gray background" !
+ * opensoradenoise steps=20 ! opensoravaedec ! video/x-raw,width=160,height=96 ! videoconvert !
+ * autovideosink
+ * ]|
+ *
+ * Since: 0.1
+ */
+#include <gst/base/gstaggregator.h>
+#include <math.h>
+#include <stdio.h>
+
+#include "gstopensoraclipmeta.h"
+#include "gstopensoravideo.h"
+
+GST_DEBUG_CATEGORY_STATIC(gst_opensora_denoise_debug);
+#define GST_CAT_DEFAULT gst_opensora_denoise_debug
+
+#define MAX_REFERENCES 2
+/* Frames that a v2v_*_easy condition reads; the others need fewer. */
+#define MAX_REFERENCE_FRAMES 65
+
+#define SIZE_RANGE "width = (int) [ 16, 8192, 16 ], height = (int) [ 16, 8192, 16 ]"
+#define LATENT_FIELDS                                                                              \
+  ", " SIZE_RANGE ", frames = (int) [ 1, 65536 ], framerate = (fraction) [ 1/1, 240/1 ]"
+
+typedef enum { CONDITION_AUTO = -1 } ConditionAuto;
+
+enum {
+  PROP_0,
+  PROP_MODEL_LOCATION,
+  PROP_DEVICE,
+  PROP_STEPS,
+  PROP_GUIDANCE,
+  PROP_GUIDANCE_IMAGE,
+  PROP_TEXT_OSCILLATION,
+  PROP_IMAGE_OSCILLATION,
+  PROP_TEMPORAL_SCALING,
+  PROP_SHIFT,
+  PROP_FLOW_SHIFT,
+  PROP_NUM_FRAMES,
+  PROP_WIDTH,
+  PROP_HEIGHT,
+  PROP_RESOLUTION,
+  PROP_ASPECT_RATIO,
+  PROP_CONDITION,
+};
+
+/* Three-valued switches: the model's default, off, on. */
+typedef enum { SWITCH_DEFAULT, SWITCH_OFF, SWITCH_ON } GstOpenSoraSwitch;
+
+#define GST_TYPE_OPENSORA_DENOISE (gst_opensora_denoise_get_type())
+G_DECLARE_FINAL_TYPE(GstOpenSoraDenoise, gst_opensora_denoise, GST, OPENSORA_DENOISE, GstAggregator)
+
+struct _GstOpenSoraDenoise {
+  GstAggregator parent;
+
+  /* Properties, under the object lock. 0 and < 0 mean: the model's default. */
+  GstOpenSoraModel model;
+  guint steps, num_frames, width, height;
+  double guidance, guidance_image, flow_shift;
+  GstOpenSoraSwitch text_oscillation, image_oscillation, temporal_scaling, shift;
+  char *resolution, *aspect_ratio;
+  gint condition;
+
+  GCancellable *cancellable;
+  guint next_reference;
+
+  /* Streaming thread. */
+  GstVideoInfo info; /* size and rate negotiated */
+  guint frames;      /* likewise, of a clip */
+  guint64 frames_out;
+};
+
+static GstStaticPadTemplate sink_template = GST_STATIC_PAD_TEMPLATE(
+    "sink", GST_PAD_SINK, GST_PAD_ALWAYS,
+    GST_STATIC_CAPS(GST_OPENSORA_CONDITIONING_CAPS ", framerate = (fraction) [ 1/1, 240/1 ]"));
+
+static GstStaticPadTemplate reference_template = GST_STATIC_PAD_TEMPLATE(
+    "reference_%u", GST_PAD_SINK, GST_PAD_REQUEST,
+    GST_STATIC_CAPS(GST_OPENSORA_LATENT_CAPS ", " SIZE_RANGE ", frames = (int) [ 1, 65536 ]"));
+
+static GstStaticPadTemplate src_template = GST_STATIC_PAD_TEMPLATE(
+    "src", GST_PAD_SRC, GST_PAD_ALWAYS, GST_STATIC_CAPS(GST_OPENSORA_LATENT_CAPS LATENT_FIELDS));
+
+G_DEFINE_FINAL_TYPE(GstOpenSoraDenoise, gst_opensora_denoise, GST_TYPE_AGGREGATOR)
+GST_ELEMENT_REGISTER_DEFINE_WITH_CODE(opensoradenoise, "opensoradenoise", GST_RANK_NONE,
+                                      GST_TYPE_OPENSORA_DENOISE,
+                                      GST_DEBUG_CATEGORY_INIT(gst_opensora_denoise_debug,
+                                                              "opensoradenoise", 0,
+                                                              "Open-Sora denoiser"));
+
+#define GST_TYPE_OPENSORA_SWITCH (gst_opensora_switch_get_type())
+static GType
+gst_opensora_switch_get_type(void)
+{
+  static GType type;
+  static const GEnumValue values[] = {
+      {SWITCH_DEFAULT, "As the model's defaults say", "default"},
+      {SWITCH_OFF, "Off", "off"},
+      {SWITCH_ON, "On", "on"},
+      {0, NULL, NULL},
+  };
+
+  if (g_once_init_enter(&type))
+    g_once_init_leave(&type, g_enum_register_static("GstOpenSoraSwitch", values));
+  return type;
+}
+
+#define GST_TYPE_OPENSORA_CONDITION (gst_opensora_condition_get_type())
+static GType
+gst_opensora_condition_get_type(void)
+{
+  static GType type;
+  static const GEnumValue values[] = {
+      {CONDITION_AUTO, "Chosen by the references that are there", "auto"},
+      {OSR_CONDITION_T2V, "Text only; references are ignored", "t2v"},
+      {OSR_CONDITION_I2V_HEAD, "The clip begins with the picture", "i2v-head"},
+      {OSR_CONDITION_I2V_TAIL, "The clip ends with the picture", "i2v-tail"},
+      {OSR_CONDITION_I2V_LOOP, "The clip leads from the first to the second picture", "i2v-loop"},
+      {OSR_CONDITION_V2V_HEAD, "The clip goes on after 33 frames of video", "v2v-head"},
+      {OSR_CONDITION_V2V_TAIL, "The clip leads to 33 frames of video", "v2v-tail"},
+      {OSR_CONDITION_V2V_HEAD_EASY, "The clip goes on after 65 frames of video", "v2v-head-easy"},
+      {OSR_CONDITION_V2V_TAIL_EASY, "The clip leads to 65 frames of video", "v2v-tail-easy"},
+      {0, NULL, NULL},
+  };
+
+  if (g_once_init_enter(&type))
+    g_once_init_leave(&type, g_enum_register_static("GstOpenSoraCondition", values));
+  return type;
+}
+
+/* The clip's parameters: properties where set, else the model's defaults. */
+static void
+get_params(GstOpenSoraDenoise *self, OsrSamplingParams *params, gint *condition)
+{
+  *params = osr_model_get_dir(self->model.model)->sampling;
+
+  GST_OBJECT_LOCK(self);
+  if (self->steps)
+    params->num_steps = self->steps;
+  if (self->num_frames)
+    params->num_frames = self->num_frames;
+  if (self->guidance >= 0)
+    params->guidance = self->guidance;
+  if (self->guidance_image >= 0)
+    params->guidance_img = self->guidance_image;
+  if (self->text_oscillation != SWITCH_DEFAULT)
+    params->text_osci = self->text_oscillation == SWITCH_ON;
+  if (self->image_oscillation != SWITCH_DEFAULT)
+    params->image_osci = self->image_oscillation == SWITCH_ON;
+  if (self->temporal_scaling != SWITCH_DEFAULT)
+    params->scale_temporal_osci = self->temporal_scaling == SWITCH_ON;
+  if (self->shift != SWITCH_DEFAULT)
+    params->shift = self->shift == SWITCH_ON;
+  if (self->flow_shift >= 0)
+    params->flow_shift = self->flow_shift;
+  if (condition)
+    *condition = self->condition;
+  GST_OBJECT_UNLOCK(self);
+}
+
+/* The size that the properties ask for; 0: any. */
+static gboolean
+get_wanted_size(GstOpenSoraDenoise *self, guint *width, guint *height, GError **error)
+{
+  g_autofree char *resolution = NULL;
+  g_autofree char *aspect_ratio = NULL;
+
+  GST_OBJECT_LOCK(self);
+  *width = self->width;
+  *height = self->height;
+  resolution = g_strdup(self->resolution);
+  aspect_ratio = g_strdup(self->aspect_ratio);
+  GST_OBJECT_UNLOCK(self);
+
+  if (!resolution && !aspect_ratio)
+    return TRUE;
+  if (*width || *height) {
+    g_set_error_literal(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
+                        "set either width and height, or resolution and aspect-ratio");
+    return FALSE;
+  }
+  if (!resolution) {
+    /* The model's own area at another shape. */
+    const OsrSamplingParams *defaults = &osr_model_get_dir(self->model.model)->sampling;
+
+    resolution =
+        g_strdup_printf("%upx", (guint) (sqrt((double) defaults->width * defaults->height) + 0.5));
+  }
+  return osr_aspect_size(resolution, aspect_ratio ? aspect_ratio : "16:9", width, height, error);
+}
+
+/* Fixes size and rate in @caps: what the properties want, else nearest to the model's own.
+ * FALSE with @error if @caps cannot hold what the properties want. (takes @caps) */
+static GstCaps *
+choose_caps(GstOpenSoraDenoise *self, GstCaps *caps, GError **error)
+{
+  OsrSamplingParams params;
+  guint width, height;
+  GstStructure *s;
+
+  get_params(self, &params, NULL);
+  if (!get_wanted_size(self, &width, &height, error)) {
+    gst_caps_unref(caps);
+    return NULL;
+  }
+  if (width || height) {
+    GstCaps *wanted = gst_caps_copy(caps), *fitting;
+
+    for (guint i = 0; i < gst_caps_get_size(wanted); i++) {
+      s = gst_caps_get_structure(wanted, i);
+      if (width)
+        gst_structure_set(s, "width", G_TYPE_INT, (gint) width, NULL);
+      if (height)
+        gst_structure_set(s, "height", G_TYPE_INT, (gint) height, NULL);
+    }
+    fitting = gst_caps_intersect(caps, wanted);
+    gst_caps_unref(wanted);
+    gst_caps_unref(caps);
+    caps = fitting;
+    if (gst_caps_is_empty(caps)) {
+      g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
+                  "frames of %u x %u were asked for, but width and height have to be multiples of "
+                  "16 that the elements after the decoder take",
+                  width, height);
+      gst_caps_unref(caps);
+      return NULL;
+    }
+  }
+  caps = gst_caps_make_writable(gst_caps_truncate(caps));
+  s = gst_caps_get_structure(caps, 0);
+  gst_structure_fixate_field_nearest_int(s, "width", (gint) params.width);
+  gst_structure_fixate_field_nearest_int(s, "height", (gint) params.height);
+  gst_structure_set(s, "frames", G_TYPE_INT, (gint) params.num_frames, NULL);
+  return caps;
+}
+
+/* What the source pad can do now: the template, the model's family and channels, and the
+ * frame rate that the prompts were made for. */
+static GstCaps *
+get_possible_caps(GstOpenSoraDenoise *self)
+{
+  GstCaps *caps = gst_static_pad_template_get_caps(&src_template);
+
+  caps = gst_caps_make_writable(caps);
+  if (self->model.model) {
+    const OsrModelDir *dir = osr_model_get_dir(self->model.model);
+
+    gst_caps_set_simple(caps, "family", G_TYPE_STRING, dir->family, "channels", G_TYPE_INT,
+                        (gint) dir->vae.latent_channels, NULL);
+  }
+  return caps;
+}
+
+static GstFlowReturn
+gst_opensora_denoise_update_src_caps(GstAggregator *agg, GstCaps *downstream, GstCaps **ret)
+{
+  GstOpenSoraDenoise *self = GST_OPENSORA_DENOISE(agg);
+  g_autoptr(GstPad) sink = gst_element_get_static_pad(GST_ELEMENT(self), "sink");
+  g_autoptr(GstCaps) sink_caps = gst_pad_get_current_caps(sink);
+  GError *error = NULL;
+  gint fps_n, fps_d;
+  GstCaps *caps;
+
+  if (!sink_caps)
+    return GST_AGGREGATOR_FLOW_NEED_DATA;
+  gst_structure_get_fraction(gst_caps_get_structure(sink_caps, 0), "framerate", &fps_n, &fps_d);
+
+  caps = get_possible_caps(self);
+  gst_caps_set_simple(caps, "framerate", GST_TYPE_FRACTION, fps_n, fps_d, NULL);
+  if (downstream) {
+    GstCaps *both = gst_caps_intersect(caps, downstream);
+
+    gst_caps_unref(caps);
+    caps = both;
+  }
+  if (gst_caps_is_empty(caps)) {
+    gst_caps_unref(caps);
+    GST_ELEMENT_ERROR(self, STREAM, FORMAT,
+                      ("The size or frame rate asked for cannot be generated: width and height "
+                       "have to be multiples of 16."),
+                      ("downstream caps: %" GST_PTR_FORMAT, downstream));
+    return GST_FLOW_NOT_NEGOTIATED;
+  }
+  caps = choose_caps(self, caps, &error);
+  if (!caps) {
+    gst_opensora_post_error(GST_ELEMENT(self), error);
+    return GST_FLOW_NOT_NEGOTIATED;
+  }
+  *ret = caps;
+  return GST_FLOW_OK;
+}
+
+static gboolean
+gst_opensora_denoise_negotiated_src_caps(GstAggregator *agg, GstCaps *caps)
+{
+  GstOpenSoraDenoise *self = GST_OPENSORA_DENOISE(agg);
+  const GstStructure *s = gst_caps_get_structure(caps, 0);
+  gint width, height, frames, fps_n, fps_d;
+
+  if (!gst_structure_get_int(s, "width", &width) || !gst_structure_get_int(s, "height", &height) ||
+      !gst_structure_get_int(s, "frames", &frames) ||
+      !gst_structure_get_fraction(s, "framerate", &fps_n, &fps_d))
+    return FALSE;
+  GST_OBJECT_LOCK(self);
+  self->info.width = width;
+  self->info.height = height;
+  self->info.fps_n = fps_n;
+  self->info.fps_d = fps_d;
+  self->frames = (guint) frames;
+  GST_OBJECT_UNLOCK(self);
+  return TRUE;
+}
+
+/* References have the size of the clip, so what downstream asks for goes up to them too. */
+static GstCaps *
+get_reference_caps(GstOpenSoraDenoise *self)
+{
+  g_autoptr(GstCaps) current =
+      gst_pad_get_current_caps(GST_AGGREGATOR_SRC_PAD(GST_AGGREGATOR(self)));
+  GstCaps *caps = gst_static_pad_template_get_caps(&reference_template);
+  gint width = 0, height = 0;
+
+  if (!self->model.model)
+    return caps;
+  caps = gst_caps_make_writable(caps);
+  if (!current) {
+    GstCaps *possible = get_possible_caps(self);
+    GstCaps *allowed =
+        gst_pad_peer_query_caps(GST_AGGREGATOR_SRC_PAD(GST_AGGREGATOR(self)), possible);
+
+    gst_caps_unref(possible);
+    if (gst_caps_is_empty(allowed))
+      gst_caps_unref(allowed);
+    else
+      current = choose_caps(self, allowed, NULL);
+  }
+  if (current) {
+    gst_structure_get_int(gst_caps_get_structure(current, 0), "width", &width);
+    gst_structure_get_int(gst_caps_get_structure(current, 0), "height", &height);
+  }
+  if (width && height)
+    gst_caps_set_simple(caps, "width", G_TYPE_INT, width, "height", G_TYPE_INT, height, NULL);
+  gst_caps_set_simple(caps, "family", G_TYPE_STRING, osr_model_get_dir(self->model.model)->family,
+                      NULL);
+  return caps;
+}
+
+/* The frame rate is put into the prompt, so the prompt source has to hear what is wanted. */
+static GstCaps *
+get_conditioning_caps(GstOpenSoraDenoise *self)
+{
+  GstCaps *caps = gst_static_pad_template_get_caps(&sink_template);
+  GstCaps *possible = get_possible_caps(self);
+  GstCaps *allowed =
+      gst_pad_peer_query_caps(GST_AGGREGATOR_SRC_PAD(GST_AGGREGATOR(self)), possible);
+
+  caps = gst_caps_make_writable(caps);
+  if (self->model.model)
+    gst_caps_set_simple(caps, "family", G_TYPE_STRING, osr_model_get_dir(self->model.model)->family,
+                        NULL);
+  if (!gst_caps_is_empty(allowed) && !gst_caps_is_any(allowed)) {
+    const GValue *rate = gst_structure_get_value(gst_caps_get_structure(allowed, 0), "framerate");
+
+    if (rate)
+      gst_caps_set_value(caps, "framerate", rate);
+  }
+  gst_caps_unref(allowed);
+  gst_caps_unref(possible);
+  return caps;
+}
+
+static gboolean
+is_reference(GstAggregatorPad *pad)
+{
+  return GST_PAD_PAD_TEMPLATE(pad) &&
+         g_str_equal(GST_PAD_TEMPLATE_NAME_TEMPLATE(GST_PAD_PAD_TEMPLATE(pad)),
+                     reference_template.name_template);
+}
+
+static gboolean
+gst_opensora_denoise_sink_query(GstAggregator *agg, GstAggregatorPad *pad, GstQuery *query)
+{
+  GstOpenSoraDenoise *self = GST_OPENSORA_DENOISE(agg);
+  GstCaps *filter, *caps;
+
+  switch (GST_QUERY_TYPE(query)) {
+  case GST_QUERY_CAPS:
+    gst_query_parse_caps(query, &filter);
+    caps = is_reference(pad) ? get_reference_caps(self) : get_conditioning_caps(self);
+    if (filter) {
+      GstCaps *filtered = gst_caps_intersect_full(filter, caps, GST_CAPS_INTERSECT_FIRST);
+
+      gst_caps_unref(caps);
+      caps = filtered;
+    }
+    gst_query_set_caps_result(query, caps);
+    gst_caps_unref(caps);
+    return TRUE;
+  case GST_QUERY_ACCEPT_CAPS:
+    gst_query_parse_accept_caps(query, &filter);
+    caps = gst_pad_get_pad_template_caps(GST_PAD(pad));
+    gst_query_set_accept_caps_result(query, gst_caps_is_subset(filter, caps));
+    gst_caps_unref(caps);
+    return TRUE;
+  default:
+    return GST_AGGREGATOR_CLASS(gst_opensora_denoise_parent_class)->sink_query(agg, pad, query);
+  }
+}
+
+static gboolean
+gst_opensora_denoise_src_query(GstAggregator *agg, GstQuery *query)
+{
+  GstOpenSoraDenoise *self = GST_OPENSORA_DENOISE(agg);
+
+  if (GST_QUERY_TYPE(query) == GST_QUERY_DURATION) {
+    g_autoptr(GstPad) sink = gst_element_get_static_pad(GST_ELEMENT(self), "sink");
+    gint64 n_clips = -1;
+    GstFormat format;
+
+    gst_query_parse_duration(query, &format, NULL);
+    if (format != GST_FORMAT_TIME ||
+        !gst_pad_peer_query_duration(sink, GST_FORMAT_BUFFERS, &n_clips) || n_clips < 0)
+      return FALSE;
+    GST_OBJECT_LOCK(self);
+    if (self->info.fps_n > 0)
+      gst_query_set_duration(query, GST_FORMAT_TIME,
+                             (gint64) gst_util_uint64_scale((guint64) n_clips * self->frames,
+                                                            self->info.fps_d * GST_SECOND,
+                                                            self->info.fps_n));
+    else
+      n_clips = -1;
+    GST_OBJECT_UNLOCK(self);
+    return n_clips >= 0;
+  }
+  return GST_AGGREGATOR_CLASS(gst_opensora_denoise_parent_class)->src_query(agg, query);
+}
+
+static gboolean
+gst_opensora_denoise_src_event(GstAggregator *agg, GstEvent *event)
+{
+  switch (GST_EVENT_TYPE(event)) {
+  case GST_EVENT_SEEK: /* a clip cannot be generated from its middle */
+  case GST_EVENT_QOS:  /* nor faster */
+    gst_event_unref(event);
+    return FALSE;
+  default:
+    return GST_AGGREGATOR_CLASS(gst_opensora_denoise_parent_class)->src_event(agg, event);
+  }
+}
+
+/* All latents that references are made of, as the engine takes them. */
+typedef struct {
+  OsrTensor *latent[MAX_REFERENCES];
+  guint n;
+} References;
+
+static void
+references_clear(References *refs)
+{
+  for (guint i = 0; i < refs->n; i++)
+    osr_tensor_unref(refs->latent[i]);
+  refs->n = 0;
+}
+
+/* From the request pads, in the order of their numbers. */
+static gboolean
+collect_pad_references(GstOpenSoraDenoise *self, References *refs, GError **error)
+{
+  OsrDevice *device = osr_model_get_device(self->model.model);
+  g_autoptr(GPtrArray) pads = g_ptr_array_new_with_free_func(gst_object_unref);
+  gboolean ok = TRUE;
+
+  GST_OBJECT_LOCK(self);
+  for (GList *l = GST_ELEMENT(self)->sinkpads; l; l = l->next)
+    if (is_reference(l->data))
+      g_ptr_array_add(pads, gst_object_ref(l->data));
+  GST_OBJECT_UNLOCK(self);
+
+  for (guint i = 0; i < pads->len && ok && refs->n < MAX_REFERENCES; i++) {
+    GstAggregatorPad *pad = g_ptr_array_index(pads, i);
+    GstBuffer *buffer = gst_aggregator_pad_pop_buffer(pad);
+
+    /* The last one of a stream that has ended stays. */
+    if (buffer)
+      g_object_set_data_full(G_OBJECT(pad), "opensora-latent", gst_buffer_ref(buffer),
+                             (GDestroyNotify) gst_buffer_unref);
+    else if ((buffer = g_object_get_data(G_OBJECT(pad), "opensora-latent")))
+      gst_buffer_ref(buffer);
+    if (!buffer)
+      continue;
+    refs->latent[refs->n] =
+        gst_opensora_buffer_get_tensor(buffer, 0, device, osr_device_get_dtype(device), error);
+    ok = refs->latent[refs->n] != NULL;
+    refs->n += ok;
+    gst_buffer_unref(buffer);
+  }
+  return ok;
+}
+
+static gboolean
+is_video_condition(gint condition)
+{
+  return condition >= OSR_CONDITION_V2V_HEAD;
+}
+
+/* From the paths in @locations, separated by ';'. */
+static gboolean
+load_references(GstOpenSoraDenoise *self, const char *locations, gint condition,
+                const OsrSamplingParams *params, References *refs, GError **error)
+{
+  OsrDevice *device = osr_model_get_device(self->model.model);
+  OsrVae *vae = osr_model_get_vae_encoder(self->model.model, self->cancellable, error);
+  g_auto(GStrv) list = g_strsplit(locations, ";", MAX_REFERENCES);
+
+  if (!vae)
+    return FALSE;
+  for (guint i = 0; list[i]; i++) {
+    g_autofree char *location = g_strstrip(g_strdup(list[i]));
+    g_autoptr(OsrTensor) video = NULL;
+
+    if (!*location)
+      continue;
+    video = gst_opensora_video_load(location, params->width, params->height,
+                                    is_video_condition(condition) ? MAX_REFERENCE_FRAMES : 1,
+                                    device, self->cancellable, error);
+    if (!video)
+      return FALSE;
+    if ((video->dims[0] - 1) % osr_vae_get_config(vae)->time_compression_ratio != 0) {
+      const gint64 ratio = osr_vae_get_config(vae)->time_compression_ratio;
+      gint64 dims[4] = {(video->dims[0] - 1) / ratio * ratio + 1, video->dims[1], video->dims[2],
+                        3};
+      OsrTensor *cut = osr_tensor_view(video, 0, 4, dims);
+
+      osr_tensor_unref(video);
+      video = cut;
+    }
+    refs->latent[refs->n] =
+        osr_vae_encode(vae, video, OSR_VAE_TILING_OFF, NULL, NULL, self->cancellable, error);
+    if (!refs->latent[refs->n])
+      return FALSE;
+    refs->n++;
+  }
+  return TRUE;
+}
+
+static OsrCondition
+choose_condition(gint condition, const References *refs)
+{
+  if (refs->n == 0)
+    return OSR_CONDITION_T2V;
+  if (condition != CONDITION_AUTO)
+    return (OsrCondition) condition;
+  if (refs->n == 2)
+    return OSR_CONDITION_I2V_LOOP;
+  if (refs->latent[0]->dims[0] >= 17)
+    return OSR_CONDITION_V2V_HEAD_EASY;
+  return refs->latent[0]->dims[0] >= 9 ? OSR_CONDITION_V2V_HEAD : OSR_CONDITION_I2V_HEAD;
+}
+
+static void
+on_step(const OsrSamplerProgress *progress, gpointer user_data)
+{
+  gst_opensora_progress_step(user_data, progress->step, progress->steps, progress->remaining);
+}
+
+/* One clip: conditioning buffer in, latent buffer out. */
+static GstBuffer *
+denoise(GstOpenSoraDenoise *self, GstBuffer *input, GError **error)
+{
+  OsrModel *model = self->model.model;
+  OsrDevice *device = osr_model_get_device(model);
+  const OsrDType dtype = osr_device_get_dtype(device);
+  const GstOpenSoraClipMeta *in_meta = gst_buffer_get_opensora_clip_meta(input);
+  GstOpenSoraProgress progress;
+  OsrSamplerInput sampler = {0};
+  OsrTensor **text[] = {&sampler.txt, &sampler.vec, &sampler.neg_txt, &sampler.neg_vec};
+  References refs = {0};
+  g_autoptr(OsrTensor) latent = NULL;
+  OsrSamplingParams params;
+  GstOpenSoraClipMeta *meta;
+  GstBuffer *output = NULL;
+  GError *failure = NULL;
+  OsrMmdit *mmdit = NULL;
+  gint condition;
+  guint dims[4];
+  gboolean ok;
+
+  get_params(self, &params, &condition);
+  params.width = (guint) self->info.width;
+  params.height = (guint) self->info.height;
+  params.num_frames = self->frames;
+  if (in_meta) {
+    params.seed = in_meta->seed;
+    params.sequence = in_meta->sequence;
+  }
+
+  gst_opensora_progress_start(&progress, GST_ELEMENT(self), device, "denoise", "Denoising",
+                              in_meta ? in_meta->prompt : NULL, in_meta ? in_meta->clip : 0);
+  ok = (mmdit = osr_model_get_mmdit(model, self->cancellable, &failure)) != NULL &&
+       osr_sampling_params_check(&params, osr_mmdit_get_config(mmdit),
+                                 osr_model_get_dir(model)->vae.spatial_compression_ratio,
+                                 osr_model_get_dir(model)->vae.time_compression_ratio, &failure);
+  for (guint i = 0; i < G_N_ELEMENTS(text) && ok; i++)
+    ok = (*text[i] = gst_opensora_buffer_get_tensor(input, i, device, dtype, &failure)) != NULL;
+  if (ok && condition != OSR_CONDITION_T2V) {
+    ok = collect_pad_references(self, &refs, &failure);
+    if (ok && refs.n == 0 && in_meta && in_meta->reference)
+      ok = load_references(self, in_meta->reference, condition, &params, &refs, &failure);
+  }
+  if (ok) {
+    sampler.condition = choose_condition(condition, &refs);
+    for (guint i = 0; i < refs.n; i++)
+      sampler.ref[i] = refs.latent[i];
+    osr_model_latent_dims(model, params.num_frames, params.width, params.height, dims);
+    latent = osr_sampler_run(mmdit, &params, &sampler, dims, NULL, on_step, &progress,
+                             self->cancellable, &failure);
+    ok = latent != NULL;
+  }
+  references_clear(&refs);
+  for (guint i = 0; i < G_N_ELEMENTS(text); i++)
+    g_clear_pointer(text[i], osr_tensor_unref);
+
+  if (!ok) {
+    /* The bus hears the reason before the progress ends, so that nobody takes the end of
+     * the progress for all there is to know. */
+    if (error)
+      *error = g_error_copy(failure);
+    gst_opensora_post_error(GST_ELEMENT(self), failure);
+    gst_opensora_progress_end(&progress, error ? *error : NULL);
+    return NULL;
+  }
+  gst_opensora_progress_end(&progress, NULL);
+
+  output = gst_opensora_buffer_new(&latent, 1);
+  meta = in_meta ? gst_opensora_clip_meta_copy(in_meta, output)
+                 : gst_buffer_add_opensora_clip_meta(output);
+  meta->fps_n = self->info.fps_n;
+  meta->fps_d = self->info.fps_d;
+  meta->seed = params.seed;
+  meta->steps = params.num_steps;
+  meta->num_frames = params.num_frames;
+  meta->width = params.width;
+  meta->height = params.height;
+  meta->guidance = params.guidance;
+  meta->guidance_img = params.guidance_img;
+  meta->condition = sampler.condition;
+  return output;
+}
+
+static GstClockTime
+frame_time(GstOpenSoraDenoise *self, guint64 frame)
+{
+  return gst_util_uint64_scale(frame, self->info.fps_d * GST_SECOND, self->info.fps_n);
+}
+
+static GstFlowReturn
+gst_opensora_denoise_aggregate(GstAggregator *agg, gboolean timeout)
+{
+  GstOpenSoraDenoise *self = GST_OPENSORA_DENOISE(agg);
+  g_autoptr(GstPad) sink = gst_element_get_static_pad(GST_ELEMENT(self), "sink");
+  GstAggregatorPad *pad = GST_AGGREGATOR_PAD(sink);
+  g_autoptr(GstBuffer) input = gst_aggregator_pad_pop_buffer(pad);
+  g_autoptr(GError) error = NULL;
+  GstBuffer *output;
+
+  if (!input)
+    return gst_aggregator_pad_is_eos(pad) ? GST_FLOW_EOS : GST_AGGREGATOR_FLOW_NEED_DATA;
+
+  output = denoise(self, input, &error);
+  if (!output)
+    return g_error_matches(error, G_IO_ERROR, G_IO_ERROR_CANCELLED) ? GST_FLOW_FLUSHING
+                                                                    : GST_FLOW_ERROR;
+
+  GST_BUFFER_PTS(output) = frame_time(self, self->frames_out);
+  GST_BUFFER_DURATION(output) =
+      frame_time(self, self->frames_out + self->frames) - GST_BUFFER_PTS(output);
+  GST_BUFFER_OFFSET(output) = self->frames_out;
+  self->frames_out += self->frames;
+  GST_BUFFER_OFFSET_END(output) = self->frames_out;
+  return gst_aggregator_finish_buffer(agg, output);
+}
+
+/* The flush has to stop a clip that is being denoised before the parent waits for it. */
+static gboolean
+gst_opensora_denoise_sink_event(GstAggregator *agg, GstAggregatorPad *pad, GstEvent *event)
+{
+  GstOpenSoraDenoise *self = GST_OPENSORA_DENOISE(agg);
+
+  if (GST_EVENT_TYPE(event) == GST_EVENT_FLUSH_START)
+    g_cancellable_cancel(self->cancellable);
+  if (GST_EVENT_TYPE(event) == GST_EVENT_TAG) {
+    /* Tags are made anew for every clip by the decoder. */
+    gst_event_unref(event);
+    return TRUE;
+  }
+  return GST_AGGREGATOR_CLASS(gst_opensora_denoise_parent_class)->sink_event(agg, pad, event);
+}
+
+static GstFlowReturn
+gst_opensora_denoise_flush(GstAggregator *agg)
+{
+  GstOpenSoraDenoise *self = GST_OPENSORA_DENOISE(agg);
+
+  g_cancellable_reset(self->cancellable);
+  self->frames_out = 0;
+  return GST_FLOW_OK;
+}
+
+static gboolean
+gst_opensora_denoise_start(GstAggregator *agg)
+{
+  GstOpenSoraDenoise *self = GST_OPENSORA_DENOISE(agg);
+  GstSegment *segment = &GST_AGGREGATOR_PAD(agg->srcpad)->segment;
+  GError *error = NULL;
+  guint width, height;
+
+  if (!gst_opensora_model_open(&self->model, GST_ELEMENT(self)))
+    return FALSE;
+  if (!get_wanted_size(self, &width, &height, &error)) {
+    gst_opensora_post_error(GST_ELEMENT(self), error);
+    gst_opensora_model_close(&self->model);
+    return FALSE;
+  }
+  gst_segment_init(segment, GST_FORMAT_TIME);
+  g_cancellable_reset(self->cancellable);
+  self->frames_out = 0;
+  return TRUE;
+}
+
+static gboolean
+gst_opensora_denoise_stop(GstAggregator *agg)
+{
+  GstOpenSoraDenoise *self = GST_OPENSORA_DENOISE(agg);
+
+  gst_opensora_model_close(&self->model);
+  GST_OBJECT_LOCK(self);
+  gst_video_info_init(&self->info);
+  self->info.fps_n = 0;
+  self->frames = 0;
+  for (GList *l = GST_ELEMENT(self)->sinkpads; l; l = l->next)
+    g_object_set_data(l->data, "opensora-latent", NULL);
+  GST_OBJECT_UNLOCK(self);
+  return TRUE;
+}
+
+static GstStateChangeReturn
+gst_opensora_denoise_change_state(GstElement *element, GstStateChange transition)
+{
+  if (transition == GST_STATE_CHANGE_PAUSED_TO_READY)
+    g_cancellable_cancel(GST_OPENSORA_DENOISE(element)->cancellable);
+  return GST_ELEMENT_CLASS(gst_opensora_denoise_parent_class)->change_state(element, transition);
+}
+
+static GstAggregatorPad *
+gst_opensora_denoise_create_new_pad(GstAggregator *agg, GstPadTemplate *templ, const gchar *name,
+                                    const GstCaps *caps)
+{
+  GstOpenSoraDenoise *self = GST_OPENSORA_DENOISE(agg);
+  g_autofree char *pad_name = NULL;
+  guint n;
+
+  GST_OBJECT_LOCK(self);
+  if (name && sscanf(name, "reference_%u", &n) == 1)
+    self->next_reference = MAX(self->next_reference, n + 1);
+  else
+    n = self->next_reference++;
+  GST_OBJECT_UNLOCK(self);
+  pad_name = g_strdup_printf("reference_%u", n);
+  return g_object_new(GST_TYPE_AGGREGATOR_PAD, "name", pad_name, "direction", GST_PAD_SINK,
+                      "template", templ, NULL);
+}
+
+static void
+set_string(GstOpenSoraDenoise *self, char **field, const GValue *value)
+{
+  const char *s = g_value_get_string(value);
+
+  g_free(*field);
+  *field = s && *s ? g_strdup(s) : NULL;
+}
+
+static void
+gst_opensora_denoise_set_property(GObject *object, guint id, const GValue *value, GParamSpec *pspec)
+{
+  GstOpenSoraDenoise *self = GST_OPENSORA_DENOISE(object);
+  gboolean resize = FALSE;
+
+  if (id == PROP_MODEL_LOCATION) {
+    gst_opensora_model_set_location(&self->model, GST_ELEMENT(self), value);
+    return;
+  }
+  if (id == PROP_DEVICE) {
+    gst_opensora_model_set_device(&self->model, GST_ELEMENT(self), value);
+    return;
+  }
+
+  GST_OBJECT_LOCK(self);
+  switch (id) {
+  case PROP_STEPS:
+    self->steps = g_value_get_uint(value);
+    break;
+  case PROP_GUIDANCE:
+    self->guidance = g_value_get_double(value);
+    break;
+  case PROP_GUIDANCE_IMAGE:
+    self->guidance_image = g_value_get_double(value);
+    break;
+  case PROP_TEXT_OSCILLATION:
+    self->text_oscillation = g_value_get_enum(value);
+    break;
+  case PROP_IMAGE_OSCILLATION:
+    self->image_oscillation = g_value_get_enum(value);
+    break;
+  case PROP_TEMPORAL_SCALING:
+    self->temporal_scaling = g_value_get_enum(value);
+    break;
+  case PROP_SHIFT:
+    self->shift = g_value_get_enum(value);
+    break;
+  case PROP_FLOW_SHIFT:
+    self->flow_shift = g_value_get_double(value);
+    break;
+  case PROP_NUM_FRAMES:
+    self->num_frames = g_value_get_uint(value);
+    resize = TRUE;
+    break;
+  case PROP_WIDTH:
+    self->width = g_value_get_uint(value);
+    resize = TRUE;
+    break;
+  case PROP_HEIGHT:
+    self->height = g_value_get_uint(value);
+    resize = TRUE;
+    break;
+  case PROP_RESOLUTION:
+    set_string(self, &self->resolution, value);
+    resize = TRUE;
+    break;
+  case PROP_ASPECT_RATIO:
+    set_string(self, &self->aspect_ratio, value);
+    resize = TRUE;
+    break;
+  case PROP_CONDITION:
+    self->condition = g_value_get_enum(value);
+    break;
+  default:
+    G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, pspec);
+  }
+  GST_OBJECT_UNLOCK(self);
+  if (resize)
+    gst_pad_mark_reconfigure(GST_AGGREGATOR_SRC_PAD(GST_AGGREGATOR(self)));
+}
+
+static void
+gst_opensora_denoise_get_property(GObject *object, guint id, GValue *value, GParamSpec *pspec)
+{
+  GstOpenSoraDenoise *self = GST_OPENSORA_DENOISE(object);
+
+  GST_OBJECT_LOCK(self);
+  switch (id) {
+  case PROP_MODEL_LOCATION:
+    g_value_set_string(value, self->model.location);
+    break;
+  case PROP_DEVICE:
+    g_value_set_string(value, self->model.device);
+    break;
+  case PROP_STEPS:
+    g_value_set_uint(value, self->steps);
+    break;
+  case PROP_GUIDANCE:
+    g_value_set_double(value, self->guidance);
+    break;
+  case PROP_GUIDANCE_IMAGE:
+    g_value_set_double(value, self->guidance_image);
+    break;
+  case PROP_TEXT_OSCILLATION:
+    g_value_set_enum(value, self->text_oscillation);
+    break;
+  case PROP_IMAGE_OSCILLATION:
+    g_value_set_enum(value, self->image_oscillation);
+    break;
+  case PROP_TEMPORAL_SCALING:
+    g_value_set_enum(value, self->temporal_scaling);
+    break;
+  case PROP_SHIFT:
+    g_value_set_enum(value, self->shift);
+    break;
+  case PROP_FLOW_SHIFT:
+    g_value_set_double(value, self->flow_shift);
+    break;
+  case PROP_NUM_FRAMES:
+    g_value_set_uint(value, self->num_frames);
+    break;
+  case PROP_WIDTH:
+    g_value_set_uint(value, self->width);
+    break;
+  case PROP_HEIGHT:
+    g_value_set_uint(value, self->height);
+    break;
+  case PROP_RESOLUTION:
+    g_value_set_string(value, self->resolution);
+    break;
+  case PROP_ASPECT_RATIO:
+    g_value_set_string(value, self->aspect_ratio);
+    break;
+  case PROP_CONDITION:
+    g_value_set_enum(value, self->condition);
+    break;
+  default:
+    G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, pspec);
+  }
+  GST_OBJECT_UNLOCK(self);
+}
+
+static void
+gst_opensora_denoise_finalize(GObject *object)
+{
+  GstOpenSoraDenoise *self = GST_OPENSORA_DENOISE(object);
+
+  gst_opensora_model_clear(&self->model);
+  g_free(self->resolution);
+  g_free(self->aspect_ratio);
+  g_object_unref(self->cancellable);
+  G_OBJECT_CLASS(gst_opensora_denoise_parent_class)->finalize(object);
+}
+
+static void
+install_properties(GObjectClass *klass)
+{
+  const GParamFlags flags = G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | GST_PARAM_MUTABLE_PLAYING;
+
+  gst_opensora_model_install_properties(klass, PROP_MODEL_LOCATION, PROP_DEVICE);
+  g_object_class_install_property(klass, PROP_STEPS,
+                                  g_param_spec_uint("steps", "Steps",
+                                                    "Denoising steps; 0: the model's default", 0,
+                                                    1000, 0, flags));
+  g_object_class_install_property(
+      klass, PROP_GUIDANCE,
+      g_param_spec_double("guidance", "Guidance",
+                          "How closely to follow the text; 1: no guidance, -1: the model's default",
+                          -1.0, 100.0, -1.0, flags));
+  g_object_class_install_property(
+      klass, PROP_GUIDANCE_IMAGE,
+      g_param_spec_double("guidance-image", "Image guidance",
+                          "How closely to follow references; 1: no guidance, -1: the model's "
+                          "default",
+                          -1.0, 100.0, -1.0, flags));
+  g_object_class_install_property(
+      klass, PROP_TEXT_OSCILLATION,
+      g_param_spec_enum("text-oscillation", "Text oscillation",
+                        "Leave text guidance out on every second step from the 10th on",
+                        GST_TYPE_OPENSORA_SWITCH, SWITCH_DEFAULT, flags));
+  g_object_class_install_property(
+      klass, PROP_IMAGE_OSCILLATION,
+      g_param_spec_enum("image-oscillation", "Image oscillation",
+                        "Leave image guidance out on every second step from the 10th on",
+                        GST_TYPE_OPENSORA_SWITCH, SWITCH_DEFAULT, flags));
+  g_object_class_install_property(
+      klass, PROP_TEMPORAL_SCALING,
+      g_param_spec_enum("temporal-scaling", "Temporal scaling",
+                        "Let image guidance fall with the steps and rise along the clip",
+                        GST_TYPE_OPENSORA_SWITCH, SWITCH_DEFAULT, flags));
+  g_object_class_install_property(
+      klass, PROP_SHIFT,
+      g_param_spec_enum("shift", "Shift",
+                        "Spend more steps on high noise, the more the larger the clip",
+                        GST_TYPE_OPENSORA_SWITCH, SWITCH_DEFAULT, flags));
+  g_object_class_install_property(
+      klass, PROP_FLOW_SHIFT,
+      g_param_spec_double("flow-shift", "Flow shift",
+                          "Strength of the shift; 0: from the size of the clip, -1: the model's "
+                          "default",
+                          -1.0, 100.0, -1.0, flags));
+  g_object_class_install_property(
+      klass, PROP_NUM_FRAMES,
+      g_param_spec_uint("num-frames", "Number of frames",
+                        "Frames of a clip: 1 (a picture) or 4 k + 1; 0: the model's default", 0,
+                        65533, 0, flags));
+  g_object_class_install_property(
+      klass, PROP_WIDTH,
+      g_param_spec_uint("width", "Width", "Width of the frames, a multiple of 16; 0: as negotiated",
+                        0, 8192, 0, flags));
+  g_object_class_install_property(
+      klass, PROP_HEIGHT,
+      g_param_spec_uint("height", "Height",
+                        "Height of the frames, a multiple of 16; 0: as negotiated", 0, 8192, 0,
+                        flags));
+  g_object_class_install_property(
+      klass, PROP_RESOLUTION,
+      g_param_spec_string("resolution", "Resolution",
+                          "Area of the frames by name (\"128px\", \"256px\", \"768px\", \"480p\"), "
+                          "instead of width and height; goes with aspect-ratio",
+                          NULL, flags));
+  g_object_class_install_property(
+      klass, PROP_ASPECT_RATIO,
+      g_param_spec_string("aspect-ratio", "Aspect ratio",
+                          "Shape of the frames by name (\"16:9\", \"9:16\", \"1:1\", \"2.39:1\", "
+                          "...); goes with resolution",
+                          NULL, flags));
+  g_object_class_install_property(
+      klass, PROP_CONDITION,
+      g_param_spec_enum("condition", "Condition",
+                        "What references are for; auto: one picture begins the clip, two are its "
+                        "ends, a video goes on",
+                        GST_TYPE_OPENSORA_CONDITION, CONDITION_AUTO, flags));
+}
+
+static void
+gst_opensora_denoise_class_init(GstOpenSoraDenoiseClass *klass)
+{
+  GObjectClass *object_class = G_OBJECT_CLASS(klass);
+  GstElementClass *element_class = GST_ELEMENT_CLASS(klass);
+  GstAggregatorClass *agg_class = GST_AGGREGATOR_CLASS(klass);
+
+  object_class->set_property = gst_opensora_denoise_set_property;
+  object_class->get_property = gst_opensora_denoise_get_property;
+  object_class->finalize = gst_opensora_denoise_finalize;
+  install_properties(object_class);
+
+  gst_element_class_set_static_metadata(element_class, "Open-Sora denoiser", "Filter/Video",
+                                        "Denoises the latent of a clip that a prompt describes",
+                                        "The gst-opensora authors");
+  gst_element_class_add_static_pad_template_with_gtype(element_class, &sink_template,
+                                                       GST_TYPE_AGGREGATOR_PAD);
+  gst_element_class_add_static_pad_template_with_gtype(element_class, &reference_template,
+                                                       GST_TYPE_AGGREGATOR_PAD);
+  gst_element_class_add_static_pad_template_with_gtype(element_class, &src_template,
+                                                       GST_TYPE_AGGREGATOR_PAD);
+
+  element_class->change_state = gst_opensora_denoise_change_state;
+  agg_class->start = gst_opensora_denoise_start;
+  agg_class->stop = gst_opensora_denoise_stop;
+  agg_class->flush = gst_opensora_denoise_flush;
+  agg_class->sink_event = gst_opensora_denoise_sink_event;
+  agg_class->sink_query = gst_opensora_denoise_sink_query;
+  agg_class->src_query = gst_opensora_denoise_src_query;
+  agg_class->src_event = gst_opensora_denoise_src_event;
+  agg_class->update_src_caps = gst_opensora_denoise_update_src_caps;
+  agg_class->negotiated_src_caps = gst_opensora_denoise_negotiated_src_caps;
+  agg_class->aggregate = gst_opensora_denoise_aggregate;
+  agg_class->create_new_pad = gst_opensora_denoise_create_new_pad;
+  agg_class->get_next_time = gst_aggregator_simple_get_next_time;
+
+  gst_type_mark_as_plugin_api(GST_TYPE_OPENSORA_SWITCH, 0);
+  gst_type_mark_as_plugin_api(GST_TYPE_OPENSORA_CONDITION, 0);
+}
+
+static void
+gst_opensora_denoise_init(GstOpenSoraDenoise *self)
+{
+  GstPadTemplate *templ = gst_element_class_get_pad_template(GST_ELEMENT_GET_CLASS(self), "sink");
+
+  gst_opensora_model_init(&self->model);
+  self->guidance = self->guidance_image = self->flow_shift = -1.0;
+  self->condition = CONDITION_AUTO;
+  self->cancellable = g_cancellable_new();
+  gst_video_info_init(&self->info);
+  self->info.fps_n = 0;
+
+  gst_element_add_pad(GST_ELEMENT(self),
+                      g_object_new(GST_TYPE_AGGREGATOR_PAD, "name", "sink", "direction",
+                                   GST_PAD_SINK, "template", templ, NULL));
+}

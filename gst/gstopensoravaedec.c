@@ -1,0 +1,514 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/**
+ * SECTION:element-opensoravaedec
+ * @title: opensoravaedec
+ * @short_description: Decodes latents to video frames
+ *
+ * Decodes each latent of #opensoradenoise to the frames of its clip, one buffer a frame. The
+ * clip's prompt, seed and model go before its first frame as tags, and every frame carries
+ * the clip's meta.
+ *
+ * ## Example launch line
+ * |[
+ * gst-launch-1.0 opensoratextsrc prompt="a blue square growing on a white background" !
+ * opensoradenoise ! opensoravaedec ! video/x-raw,framerate=12/1 ! videoconvert ! vp8enc ! webmmux !
+ * filesink location=out.webm
+ * ]|
+ *
+ * Since: 0.1
+ */
+#include <gst/base/gstbasetransform.h>
+
+#include "gstopensoraclipmeta.h"
+#include "gstopensoravideo.h"
+
+GST_DEBUG_CATEGORY_STATIC(gst_opensora_vae_dec_debug);
+#define GST_CAT_DEFAULT gst_opensora_vae_dec_debug
+
+/* Lines from which on HD colorimetry is meant when nothing is said. */
+#define HD_LINES 577
+
+enum {
+  PROP_0,
+  PROP_MODEL_LOCATION,
+  PROP_DEVICE,
+  PROP_TILING,
+};
+
+#define GST_TYPE_OPENSORA_VAE_DEC (gst_opensora_vae_dec_get_type())
+G_DECLARE_FINAL_TYPE(GstOpenSoraVaeDec, gst_opensora_vae_dec, GST, OPENSORA_VAE_DEC,
+                     GstBaseTransform)
+
+struct _GstOpenSoraVaeDec {
+  GstBaseTransform parent;
+
+  GstOpenSoraModel model;
+  guint tiling; /* OsrVaeTiling */
+
+  GCancellable *cancellable;
+  GstVideoInfo info;
+  OsrTensor *video;  /* [T, H, W, 3] of the clip that is being sent, or NULL */
+  GstBuffer *latent; /* what it was decoded from: times and meta */
+  guint next_frame, n_frames;
+};
+
+#define SIZE_FIELDS                                                                                \
+  "width = (int) [ 16, 8192, 16 ], height = (int) [ 16, 8192, 16 ], "                              \
+  "framerate = (fraction) [ 1/1, 240/1 ]"
+
+#define VIDEO_FIELDS                                                                               \
+  SIZE_FIELDS ", pixel-aspect-ratio = (fraction) 1/1, interlace-mode = progressive"
+
+static GstStaticPadTemplate sink_template =
+    GST_STATIC_PAD_TEMPLATE("sink", GST_PAD_SINK, GST_PAD_ALWAYS,
+                            GST_STATIC_CAPS(GST_OPENSORA_LATENT_CAPS ", " SIZE_FIELDS));
+
+static GstStaticPadTemplate src_template =
+    GST_STATIC_PAD_TEMPLATE("src", GST_PAD_SRC, GST_PAD_ALWAYS,
+                            GST_STATIC_CAPS("video/x-raw, format = " GST_OPENSORA_VIDEO_FORMATS_YUV
+                                            ", " VIDEO_FIELDS ", colorimetry = { bt601, bt709 }; "
+                                            "video/x-raw, format = " GST_OPENSORA_VIDEO_FORMATS_RGB
+                                            ", " VIDEO_FIELDS ", colorimetry = sRGB"));
+
+G_DEFINE_FINAL_TYPE(GstOpenSoraVaeDec, gst_opensora_vae_dec, GST_TYPE_BASE_TRANSFORM)
+GST_ELEMENT_REGISTER_DEFINE_WITH_CODE(opensoravaedec, "opensoravaedec", GST_RANK_NONE,
+                                      GST_TYPE_OPENSORA_VAE_DEC,
+                                      GST_DEBUG_CATEGORY_INIT(gst_opensora_vae_dec_debug,
+                                                              "opensoravaedec", 0,
+                                                              "Open-Sora VAE decoder"));
+
+#define GST_TYPE_OPENSORA_TILING (gst_opensora_tiling_get_type())
+static GType
+gst_opensora_tiling_get_type(void)
+{
+  static GType type;
+  static const GFlagsValue values[] = {
+      {OSR_VAE_TILING_SPATIAL, "Tiles of the frame", "spatial"},
+      {OSR_VAE_TILING_TEMPORAL, "Pieces of the clip", "temporal"},
+      {0, NULL, NULL},
+  };
+
+  if (g_once_init_enter(&type))
+    g_once_init_leave(&type, g_flags_register_static("GstOpenSoraTiling", values));
+  return type;
+}
+
+static void
+drop_clip(GstOpenSoraVaeDec *self)
+{
+  g_clear_pointer(&self->video, osr_tensor_unref);
+  gst_clear_buffer(&self->latent);
+  self->next_frame = self->n_frames = 0;
+}
+
+static void
+gst_opensora_vae_dec_set_property(GObject *object, guint id, const GValue *value, GParamSpec *pspec)
+{
+  GstOpenSoraVaeDec *self = GST_OPENSORA_VAE_DEC(object);
+
+  switch (id) {
+  case PROP_MODEL_LOCATION:
+    gst_opensora_model_set_location(&self->model, GST_ELEMENT(self), value);
+    break;
+  case PROP_DEVICE:
+    gst_opensora_model_set_device(&self->model, GST_ELEMENT(self), value);
+    break;
+  case PROP_TILING:
+    GST_OBJECT_LOCK(self);
+    self->tiling = g_value_get_flags(value);
+    GST_OBJECT_UNLOCK(self);
+    break;
+  default:
+    G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, pspec);
+  }
+}
+
+static void
+gst_opensora_vae_dec_get_property(GObject *object, guint id, GValue *value, GParamSpec *pspec)
+{
+  GstOpenSoraVaeDec *self = GST_OPENSORA_VAE_DEC(object);
+
+  GST_OBJECT_LOCK(self);
+  switch (id) {
+  case PROP_MODEL_LOCATION:
+    g_value_set_string(value, self->model.location);
+    break;
+  case PROP_DEVICE:
+    g_value_set_string(value, self->model.device);
+    break;
+  case PROP_TILING:
+    g_value_set_flags(value, self->tiling);
+    break;
+  default:
+    G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, pspec);
+  }
+  GST_OBJECT_UNLOCK(self);
+}
+
+static gboolean
+gst_opensora_vae_dec_start(GstBaseTransform *trans)
+{
+  GstOpenSoraVaeDec *self = GST_OPENSORA_VAE_DEC(trans);
+
+  g_cancellable_reset(self->cancellable);
+  return gst_opensora_model_open(&self->model, GST_ELEMENT(self));
+}
+
+static gboolean
+gst_opensora_vae_dec_stop(GstBaseTransform *trans)
+{
+  GstOpenSoraVaeDec *self = GST_OPENSORA_VAE_DEC(trans);
+
+  drop_clip(self);
+  gst_opensora_model_close(&self->model);
+  return TRUE;
+}
+
+static void
+copy_field(const GstStructure *from, GstStructure *to, const char *field)
+{
+  const GValue *value = gst_structure_get_value(from, field);
+
+  if (value)
+    gst_structure_set_value(to, field, value);
+}
+
+/* Size and rate are the same on both sides. */
+static GstCaps *
+gst_opensora_vae_dec_transform_caps(GstBaseTransform *trans, GstPadDirection direction,
+                                    GstCaps *caps, GstCaps *filter)
+{
+  static const char *const fields[] = {"width", "height", "framerate"};
+  GstOpenSoraVaeDec *self = GST_OPENSORA_VAE_DEC(trans);
+  GstCaps *other = gst_caps_new_empty();
+
+  for (guint i = 0; i < gst_caps_get_size(caps); i++) {
+    const GstStructure *s = gst_caps_get_structure(caps, i);
+    GstCaps *part = gst_static_pad_template_get_caps(direction == GST_PAD_SINK ? &src_template
+                                                                               : &sink_template);
+
+    part = gst_caps_make_writable(part);
+    for (guint j = 0; j < gst_caps_get_size(part); j++)
+      for (guint f = 0; f < G_N_ELEMENTS(fields); f++)
+        copy_field(s, gst_caps_get_structure(part, j), fields[f]);
+    if (direction == GST_PAD_SRC && self->model.model)
+      gst_caps_set_simple(part, "family", G_TYPE_STRING,
+                          osr_model_get_dir(self->model.model)->family, NULL);
+    other = gst_caps_merge(other, part);
+  }
+  if (filter) {
+    GstCaps *filtered = gst_caps_intersect_full(filter, other, GST_CAPS_INTERSECT_FIRST);
+
+    gst_caps_unref(other);
+    other = filtered;
+  }
+  return other;
+}
+
+static GstCaps *
+gst_opensora_vae_dec_fixate_caps(GstBaseTransform *trans, GstPadDirection direction, GstCaps *caps,
+                                 GstCaps *othercaps)
+{
+  GstStructure *s;
+  gint height = 0;
+
+  othercaps = gst_caps_make_writable(gst_caps_truncate(othercaps));
+  s = gst_caps_get_structure(othercaps, 0);
+  gst_structure_get_int(s, "height", &height);
+  if (direction == GST_PAD_SINK && gst_structure_has_field(s, "colorimetry"))
+    gst_structure_fixate_field_string(s, "colorimetry", height < HD_LINES ? "bt601" : "bt709");
+  return gst_caps_fixate(othercaps);
+}
+
+static gboolean
+gst_opensora_vae_dec_set_caps(GstBaseTransform *trans, GstCaps *incaps, GstCaps *outcaps)
+{
+  GstOpenSoraVaeDec *self = GST_OPENSORA_VAE_DEC(trans);
+
+  drop_clip(self);
+  return gst_video_info_from_caps(&self->info, outcaps);
+}
+
+static gboolean
+gst_opensora_vae_dec_get_unit_size(GstBaseTransform *trans, GstCaps *caps, gsize *size)
+{
+  GstVideoInfo info;
+
+  /* Latents have no size that caps would tell. */
+  if (!gst_video_info_from_caps(&info, caps))
+    return FALSE;
+  *size = GST_VIDEO_INFO_SIZE(&info);
+  return TRUE;
+}
+
+static gboolean
+gst_opensora_vae_dec_propose_allocation(GstBaseTransform *trans, GstQuery *decide_query,
+                                        GstQuery *query)
+{
+  gst_query_add_allocation_meta(query, GST_OPENSORA_CLIP_META_API_TYPE, NULL);
+  return TRUE;
+}
+
+static gboolean
+gst_opensora_vae_dec_decide_allocation(GstBaseTransform *trans, GstQuery *query)
+{
+  g_autoptr(GstBufferPool) pool = NULL;
+  guint size, min = 0, max = 0;
+  GstStructure *config;
+  gboolean update;
+  GstVideoInfo info;
+  GstCaps *caps;
+
+  gst_query_parse_allocation(query, &caps, NULL);
+  if (!caps || !gst_video_info_from_caps(&info, caps))
+    return FALSE;
+
+  size = (guint) GST_VIDEO_INFO_SIZE(&info);
+  update = gst_query_get_n_allocation_pools(query) > 0;
+  if (update) {
+    guint wanted;
+
+    gst_query_parse_nth_allocation_pool(query, 0, &pool, &wanted, &min, &max);
+    size = MAX(size, wanted);
+  }
+  if (!pool)
+    pool = gst_video_buffer_pool_new();
+
+  config = gst_buffer_pool_get_config(pool);
+  gst_buffer_pool_config_set_params(config, caps, size, min, max);
+  if (gst_query_find_allocation_meta(query, GST_VIDEO_META_API_TYPE, NULL))
+    gst_buffer_pool_config_add_option(config, GST_BUFFER_POOL_OPTION_VIDEO_META);
+  if (!gst_buffer_pool_set_config(pool, config)) {
+    /* The pool changed what we asked for; its own way is fine if the size still is. */
+    config = gst_buffer_pool_get_config(pool);
+    if (!gst_buffer_pool_config_validate_params(config, caps, size, min, max)) {
+      gst_structure_free(config);
+      gst_clear_object(&pool);
+      pool = gst_video_buffer_pool_new();
+      config = gst_buffer_pool_get_config(pool);
+      gst_buffer_pool_config_set_params(config, caps, size, min, max);
+    }
+    if (!gst_buffer_pool_set_config(pool, config))
+      return FALSE;
+  }
+  if (update)
+    gst_query_set_nth_allocation_pool(query, 0, pool, size, min, max);
+  else
+    gst_query_add_allocation_pool(query, pool, size, min, max);
+  return TRUE;
+}
+
+typedef struct {
+  GstOpenSoraProgress *progress;
+  guint last;
+} DecodeProgress;
+
+/* Steps are percent here. */
+static void
+on_decode_progress(double fraction, gpointer user_data)
+{
+  DecodeProgress *decode = user_data;
+  guint percent = (guint) (CLAMP(fraction, 0.0, 1.0) * 100.0);
+
+  if (percent == decode->last)
+    return;
+  decode->last = percent;
+  gst_opensora_progress_step(decode->progress, percent, 100, -1.0);
+}
+
+static GstFlowReturn
+gst_opensora_vae_dec_submit(GstBaseTransform *trans, gboolean is_discont, GstBuffer *input)
+{
+  GstOpenSoraVaeDec *self = GST_OPENSORA_VAE_DEC(trans);
+  const GstOpenSoraClipMeta *meta = gst_buffer_get_opensora_clip_meta(input);
+  OsrDevice *device = osr_model_get_device(self->model.model);
+  g_autoptr(OsrTensor) latent = NULL;
+  GstOpenSoraProgress progress;
+  DecodeProgress decode = {&progress, 0};
+  GError *error = NULL;
+  OsrVaeTiling tiling;
+  OsrVae *vae;
+
+  drop_clip(self);
+  GST_OBJECT_LOCK(self);
+  tiling = (OsrVaeTiling) self->tiling;
+  GST_OBJECT_UNLOCK(self);
+
+  gst_opensora_progress_start(&progress, GST_ELEMENT(self), device, "decode", "Decoding",
+                              meta ? meta->prompt : NULL, meta ? meta->clip : 0);
+  vae = osr_model_get_vae_decoder(self->model.model, self->cancellable, &error);
+  if (vae)
+    latent = gst_opensora_buffer_get_tensor(input, 0, device, osr_device_get_dtype(device), &error);
+  if (latent)
+    self->video =
+        osr_vae_decode(vae, latent, tiling, on_decode_progress, &decode, self->cancellable, &error);
+  if (self->video && (self->video->dims[1] != GST_VIDEO_INFO_HEIGHT(&self->info) ||
+                      self->video->dims[2] != GST_VIDEO_INFO_WIDTH(&self->info))) {
+    g_set_error(&error, OSR_ERROR, OSR_ERROR_SHAPE,
+                "the latent decodes to %" G_GINT64_FORMAT " x %" G_GINT64_FORMAT
+                " pixels, its caps say %d x %d",
+                self->video->dims[2], self->video->dims[1], GST_VIDEO_INFO_WIDTH(&self->info),
+                GST_VIDEO_INFO_HEIGHT(&self->info));
+    g_clear_pointer(&self->video, osr_tensor_unref);
+  }
+  if (!self->video) {
+    g_autoptr(GError) reason = g_error_copy(error);
+    GstFlowReturn ret = gst_opensora_post_error(GST_ELEMENT(self), error);
+
+    gst_opensora_progress_end(&progress, reason);
+    gst_buffer_unref(input);
+    return ret;
+  }
+  gst_opensora_progress_end(&progress, NULL);
+
+  self->n_frames = (guint) self->video->dims[0];
+  self->latent = input;
+  if (meta)
+    gst_pad_push_event(GST_BASE_TRANSFORM_SRC_PAD(trans),
+                       gst_event_new_tag(gst_opensora_clip_meta_to_tags(meta)));
+  return GST_FLOW_OK;
+}
+
+static GstClockTime
+frame_time(GstOpenSoraVaeDec *self, guint64 frame)
+{
+  return gst_util_uint64_scale(frame, (guint64) self->info.fps_d * GST_SECOND, self->info.fps_n);
+}
+
+static GstFlowReturn
+gst_opensora_vae_dec_generate(GstBaseTransform *trans, GstBuffer **output)
+{
+  GstOpenSoraVaeDec *self = GST_OPENSORA_VAE_DEC(trans);
+  const GstOpenSoraClipMeta *meta;
+  GstBuffer *buffer = NULL;
+  GError *error = NULL;
+  GstVideoFrame frame;
+  GstFlowReturn ret;
+  guint64 n;
+  gboolean ok;
+
+  *output = NULL;
+  if (!self->video || self->next_frame >= self->n_frames) {
+    drop_clip(self);
+    return GST_FLOW_OK;
+  }
+
+  ret = GST_BASE_TRANSFORM_CLASS(gst_opensora_vae_dec_parent_class)
+            ->prepare_output_buffer(trans, self->latent, &buffer);
+  if (ret != GST_FLOW_OK)
+    return ret;
+  if (!gst_video_frame_map(&frame, &self->info, buffer, GST_MAP_WRITE)) {
+    gst_buffer_unref(buffer);
+    GST_ELEMENT_ERROR(self, RESOURCE, WRITE, ("Cannot write to a video buffer."), (NULL));
+    return GST_FLOW_ERROR;
+  }
+  ok = gst_opensora_video_fill_frame(self->video, self->next_frame, &frame, &error);
+  gst_video_frame_unmap(&frame);
+  if (!ok) {
+    gst_buffer_unref(buffer);
+    return gst_opensora_post_error(GST_ELEMENT(self), error);
+  }
+
+  /* From the number of the frame in the stream, so that rounding never adds up. */
+  n = (GST_BUFFER_OFFSET_IS_VALID(self->latent) ? GST_BUFFER_OFFSET(self->latent) : 0) +
+      self->next_frame;
+  GST_BUFFER_PTS(buffer) = frame_time(self, n);
+  GST_BUFFER_DTS(buffer) = GST_CLOCK_TIME_NONE;
+  GST_BUFFER_DURATION(buffer) = frame_time(self, n + 1) - GST_BUFFER_PTS(buffer);
+  GST_BUFFER_OFFSET(buffer) = n;
+  GST_BUFFER_OFFSET_END(buffer) = n + 1;
+  meta = gst_buffer_get_opensora_clip_meta(self->latent);
+  if (meta && !gst_buffer_get_opensora_clip_meta(buffer))
+    gst_opensora_clip_meta_copy(meta, buffer);
+  self->next_frame++;
+  *output = buffer;
+  return GST_FLOW_OK;
+}
+
+static gboolean
+gst_opensora_vae_dec_sink_event(GstBaseTransform *trans, GstEvent *event)
+{
+  GstOpenSoraVaeDec *self = GST_OPENSORA_VAE_DEC(trans);
+
+  switch (GST_EVENT_TYPE(event)) {
+  case GST_EVENT_FLUSH_START:
+    g_cancellable_cancel(self->cancellable);
+    break;
+  case GST_EVENT_FLUSH_STOP:
+    g_cancellable_reset(self->cancellable);
+    drop_clip(self);
+    break;
+  default:
+    break;
+  }
+  return GST_BASE_TRANSFORM_CLASS(gst_opensora_vae_dec_parent_class)->sink_event(trans, event);
+}
+
+static GstStateChangeReturn
+gst_opensora_vae_dec_change_state(GstElement *element, GstStateChange transition)
+{
+  if (transition == GST_STATE_CHANGE_PAUSED_TO_READY)
+    g_cancellable_cancel(GST_OPENSORA_VAE_DEC(element)->cancellable);
+  return GST_ELEMENT_CLASS(gst_opensora_vae_dec_parent_class)->change_state(element, transition);
+}
+
+static void
+gst_opensora_vae_dec_finalize(GObject *object)
+{
+  GstOpenSoraVaeDec *self = GST_OPENSORA_VAE_DEC(object);
+
+  gst_opensora_model_clear(&self->model);
+  g_object_unref(self->cancellable);
+  G_OBJECT_CLASS(gst_opensora_vae_dec_parent_class)->finalize(object);
+}
+
+static void
+gst_opensora_vae_dec_class_init(GstOpenSoraVaeDecClass *klass)
+{
+  GObjectClass *object_class = G_OBJECT_CLASS(klass);
+  GstElementClass *element_class = GST_ELEMENT_CLASS(klass);
+  GstBaseTransformClass *trans_class = GST_BASE_TRANSFORM_CLASS(klass);
+
+  object_class->set_property = gst_opensora_vae_dec_set_property;
+  object_class->get_property = gst_opensora_vae_dec_get_property;
+  object_class->finalize = gst_opensora_vae_dec_finalize;
+
+  gst_opensora_model_install_properties(object_class, PROP_MODEL_LOCATION, PROP_DEVICE);
+  g_object_class_install_property(
+      object_class, PROP_TILING,
+      g_param_spec_flags("tiling", "Tiling",
+                         "Decode in overlapping parts, which takes less memory and changes the "
+                         "picture a little",
+                         GST_TYPE_OPENSORA_TILING, 0,
+                         G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | GST_PARAM_MUTABLE_PLAYING));
+
+  gst_element_class_set_static_metadata(
+      element_class, "Open-Sora VAE decoder", "Codec/Decoder/Video",
+      "Decodes the latents of generated clips to video frames", "The gst-opensora authors");
+  gst_element_class_add_static_pad_template(element_class, &sink_template);
+  gst_element_class_add_static_pad_template(element_class, &src_template);
+
+  element_class->change_state = gst_opensora_vae_dec_change_state;
+  trans_class->start = gst_opensora_vae_dec_start;
+  trans_class->stop = gst_opensora_vae_dec_stop;
+  trans_class->transform_caps = gst_opensora_vae_dec_transform_caps;
+  trans_class->fixate_caps = gst_opensora_vae_dec_fixate_caps;
+  trans_class->set_caps = gst_opensora_vae_dec_set_caps;
+  trans_class->get_unit_size = gst_opensora_vae_dec_get_unit_size;
+  trans_class->propose_allocation = gst_opensora_vae_dec_propose_allocation;
+  trans_class->decide_allocation = gst_opensora_vae_dec_decide_allocation;
+  trans_class->sink_event = gst_opensora_vae_dec_sink_event;
+  trans_class->submit_input_buffer = gst_opensora_vae_dec_submit;
+  trans_class->generate_output = gst_opensora_vae_dec_generate;
+
+  gst_type_mark_as_plugin_api(GST_TYPE_OPENSORA_TILING, 0);
+}
+
+static void
+gst_opensora_vae_dec_init(GstOpenSoraVaeDec *self)
+{
+  gst_opensora_model_init(&self->model);
+  self->cancellable = g_cancellable_new();
+  gst_video_info_init(&self->info);
+  gst_base_transform_set_qos_enabled(GST_BASE_TRANSFORM(self), FALSE);
+}

@@ -1,0 +1,438 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/**
+ * SECTION:element-opensoravaeenc
+ * @title: opensoravaeenc
+ * @short_description: Encodes pictures and video to latents
+ *
+ * Encodes every `num-frames` frames to one latent, a reference for #opensoradenoise. Frames of
+ * any size are scaled to fill the clip's size and cropped at the centre. At the end of the
+ * stream what is left is encoded if it is a whole clip of fewer frames (1 or 4 k + 1; up to
+ * three frames may be dropped).
+ *
+ * ## Example launch line
+ * |[
+ * gst-launch-1.0 filesrc location=first.png ! pngdec ! videoconvert ! opensoravaeenc !
+ * denoise.reference_0 opensoratextsrc prompt="a red circle moving right on a blue background" !
+ * opensoradenoise name=denoise ! opensoravaedec ! videoconvert ! autovideosink
+ * ]|
+ *
+ * Since: 0.1
+ */
+#include <gst/base/gstbasetransform.h>
+
+#include "gstopensoravideo.h"
+
+GST_DEBUG_CATEGORY_STATIC(gst_opensora_vae_enc_debug);
+#define GST_CAT_DEFAULT gst_opensora_vae_enc_debug
+
+#define DEFAULT_NUM_FRAMES 1
+
+enum {
+  PROP_0,
+  PROP_MODEL_LOCATION,
+  PROP_DEVICE,
+  PROP_NUM_FRAMES,
+  PROP_SAMPLE,
+  PROP_SEED,
+};
+
+#define GST_TYPE_OPENSORA_VAE_ENC (gst_opensora_vae_enc_get_type())
+G_DECLARE_FINAL_TYPE(GstOpenSoraVaeEnc, gst_opensora_vae_enc, GST, OPENSORA_VAE_ENC,
+                     GstBaseTransform)
+
+struct _GstOpenSoraVaeEnc {
+  GstBaseTransform parent;
+
+  GstOpenSoraModel model;
+  guint num_frames;
+  gboolean sample;
+  guint64 seed;
+
+  GCancellable *cancellable;
+  GstVideoInfo info;  /* of the input */
+  gint width, height; /* of the latent, in pixels */
+  GstOpenSoraScaler *scaler;
+  OsrTensor *video; /* [num_frames, H, W, 3] that is being filled, or NULL */
+  guint n_frames;   /* in it */
+  GstClockTime pts;
+  guint clip;
+};
+
+#define SIZE_FIELDS "width = (int) [ 16, 8192, 16 ], height = (int) [ 16, 8192, 16 ]"
+
+/* The formats that GstVideoConverter reads. */
+static GstStaticPadTemplate sink_template =
+    GST_STATIC_PAD_TEMPLATE("sink", GST_PAD_SINK, GST_PAD_ALWAYS,
+                            GST_STATIC_CAPS(GST_VIDEO_CAPS_MAKE(GST_VIDEO_FORMATS_ALL)));
+
+static GstStaticPadTemplate src_template = GST_STATIC_PAD_TEMPLATE(
+    "src", GST_PAD_SRC, GST_PAD_ALWAYS,
+    GST_STATIC_CAPS(GST_OPENSORA_LATENT_CAPS ", " SIZE_FIELDS ", frames = (int) [ 1, 65536 ]"));
+
+G_DEFINE_FINAL_TYPE(GstOpenSoraVaeEnc, gst_opensora_vae_enc, GST_TYPE_BASE_TRANSFORM)
+GST_ELEMENT_REGISTER_DEFINE_WITH_CODE(opensoravaeenc, "opensoravaeenc", GST_RANK_NONE,
+                                      GST_TYPE_OPENSORA_VAE_ENC,
+                                      GST_DEBUG_CATEGORY_INIT(gst_opensora_vae_enc_debug,
+                                                              "opensoravaeenc", 0,
+                                                              "Open-Sora VAE encoder"));
+
+static void
+drop_frames(GstOpenSoraVaeEnc *self)
+{
+  g_clear_pointer(&self->video, osr_tensor_unref);
+  self->n_frames = 0;
+}
+
+static void
+gst_opensora_vae_enc_set_property(GObject *object, guint id, const GValue *value, GParamSpec *pspec)
+{
+  GstOpenSoraVaeEnc *self = GST_OPENSORA_VAE_ENC(object);
+
+  if (id == PROP_MODEL_LOCATION) {
+    gst_opensora_model_set_location(&self->model, GST_ELEMENT(self), value);
+    return;
+  }
+  if (id == PROP_DEVICE) {
+    gst_opensora_model_set_device(&self->model, GST_ELEMENT(self), value);
+    return;
+  }
+  GST_OBJECT_LOCK(self);
+  switch (id) {
+  case PROP_NUM_FRAMES:
+    self->num_frames = g_value_get_uint(value);
+    break;
+  case PROP_SAMPLE:
+    self->sample = g_value_get_boolean(value);
+    break;
+  case PROP_SEED:
+    self->seed = g_value_get_uint64(value);
+    break;
+  default:
+    G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, pspec);
+  }
+  GST_OBJECT_UNLOCK(self);
+}
+
+static void
+gst_opensora_vae_enc_get_property(GObject *object, guint id, GValue *value, GParamSpec *pspec)
+{
+  GstOpenSoraVaeEnc *self = GST_OPENSORA_VAE_ENC(object);
+
+  GST_OBJECT_LOCK(self);
+  switch (id) {
+  case PROP_MODEL_LOCATION:
+    g_value_set_string(value, self->model.location);
+    break;
+  case PROP_DEVICE:
+    g_value_set_string(value, self->model.device);
+    break;
+  case PROP_NUM_FRAMES:
+    g_value_set_uint(value, self->num_frames);
+    break;
+  case PROP_SAMPLE:
+    g_value_set_boolean(value, self->sample);
+    break;
+  case PROP_SEED:
+    g_value_set_uint64(value, self->seed);
+    break;
+  default:
+    G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, pspec);
+  }
+  GST_OBJECT_UNLOCK(self);
+}
+
+static gboolean
+gst_opensora_vae_enc_start(GstBaseTransform *trans)
+{
+  GstOpenSoraVaeEnc *self = GST_OPENSORA_VAE_ENC(trans);
+  guint ratio;
+
+  if (!gst_opensora_model_open(&self->model, GST_ELEMENT(self)))
+    return FALSE;
+  ratio = osr_model_get_dir(self->model.model)->vae.time_compression_ratio;
+  if ((self->num_frames - 1) % ratio != 0) {
+    GST_ELEMENT_ERROR(
+        self, RESOURCE, SETTINGS,
+        ("num-frames is %u, but the model encodes 1 or %u k + 1 frames.", self->num_frames, ratio),
+        (NULL));
+    gst_opensora_model_close(&self->model);
+    return FALSE;
+  }
+  self->clip = 0;
+  g_cancellable_reset(self->cancellable);
+  return TRUE;
+}
+
+static gboolean
+gst_opensora_vae_enc_stop(GstBaseTransform *trans)
+{
+  GstOpenSoraVaeEnc *self = GST_OPENSORA_VAE_ENC(trans);
+
+  drop_frames(self);
+  g_clear_pointer(&self->scaler, gst_opensora_scaler_free);
+  gst_opensora_model_close(&self->model);
+  return TRUE;
+}
+
+/* Any size becomes any size. */
+static GstCaps *
+gst_opensora_vae_enc_transform_caps(GstBaseTransform *trans, GstPadDirection direction,
+                                    GstCaps *caps, GstCaps *filter)
+{
+  GstOpenSoraVaeEnc *self = GST_OPENSORA_VAE_ENC(trans);
+  GstCaps *other =
+      gst_static_pad_template_get_caps(direction == GST_PAD_SINK ? &src_template : &sink_template);
+
+  if (direction == GST_PAD_SINK) {
+    other = gst_caps_make_writable(other);
+    if (self->model.model) {
+      const OsrModelDir *dir = osr_model_get_dir(self->model.model);
+
+      gst_caps_set_simple(other, "family", G_TYPE_STRING, dir->family, "channels", G_TYPE_INT,
+                          (gint) dir->vae.latent_channels, NULL);
+    }
+    gst_caps_set_simple(other, "frames", G_TYPE_INT, (gint) self->num_frames, NULL);
+  }
+  if (filter) {
+    GstCaps *filtered = gst_caps_intersect_full(filter, other, GST_CAPS_INTERSECT_FIRST);
+
+    gst_caps_unref(other);
+    other = filtered;
+  }
+  return other;
+}
+
+/* Nearest to the size of the input if nobody downstream has a wish. */
+static GstCaps *
+gst_opensora_vae_enc_fixate_caps(GstBaseTransform *trans, GstPadDirection direction, GstCaps *caps,
+                                 GstCaps *othercaps)
+{
+  othercaps = gst_caps_make_writable(gst_caps_truncate(othercaps));
+  if (direction == GST_PAD_SINK) {
+    const GstStructure *in = gst_caps_get_structure(caps, 0);
+    GstStructure *out = gst_caps_get_structure(othercaps, 0);
+    gint width = 0, height = 0;
+
+    gst_structure_get_int(in, "width", &width);
+    gst_structure_get_int(in, "height", &height);
+    gst_structure_fixate_field_nearest_int(out, "width", width);
+    gst_structure_fixate_field_nearest_int(out, "height", height);
+  }
+  return gst_caps_fixate(othercaps);
+}
+
+static gboolean
+gst_opensora_vae_enc_set_caps(GstBaseTransform *trans, GstCaps *incaps, GstCaps *outcaps)
+{
+  GstOpenSoraVaeEnc *self = GST_OPENSORA_VAE_ENC(trans);
+  const GstStructure *out = gst_caps_get_structure(outcaps, 0);
+
+  drop_frames(self);
+  g_clear_pointer(&self->scaler, gst_opensora_scaler_free);
+  if (!gst_video_info_from_caps(&self->info, incaps) ||
+      !gst_structure_get_int(out, "width", &self->width) ||
+      !gst_structure_get_int(out, "height", &self->height))
+    return FALSE;
+  self->scaler = gst_opensora_scaler_new(&self->info, (guint) self->width, (guint) self->height);
+  return self->scaler != NULL;
+}
+
+static gboolean
+gst_opensora_vae_enc_propose_allocation(GstBaseTransform *trans, GstQuery *decide_query,
+                                        GstQuery *query)
+{
+  gst_query_add_allocation_meta(query, GST_VIDEO_META_API_TYPE, NULL);
+  return TRUE;
+}
+
+/* The latent of the frames collected so far; NULL with *ret if that fails. */
+static GstBuffer *
+encode_clip(GstOpenSoraVaeEnc *self, GstFlowReturn *ret)
+{
+  OsrDevice *device = osr_model_get_device(self->model.model);
+  g_autoptr(OsrTensor) latent = NULL;
+  g_autoptr(OsrTensor) video = NULL;
+  GstOpenSoraProgress progress;
+  GError *error = NULL;
+  GstBuffer *output;
+  gboolean sample;
+  guint64 seed;
+  OsrVae *vae;
+
+  GST_OBJECT_LOCK(self);
+  sample = self->sample;
+  seed = self->seed;
+  GST_OBJECT_UNLOCK(self);
+
+  gst_opensora_progress_start(&progress, GST_ELEMENT(self), device, "encode", "Encoding", NULL,
+                              self->clip);
+  vae = osr_model_get_vae_encoder(self->model.model, self->cancellable, &error);
+  if (vae) {
+    const gint64 ratio = osr_vae_get_config(vae)->time_compression_ratio;
+    const gint64 dims[4] = {(self->n_frames - 1) / ratio * ratio + 1, self->height, self->width, 3};
+
+    video = osr_tensor_view(self->video, 0, 4, dims);
+    latent = osr_vae_encode(vae, video, OSR_VAE_TILING_OFF, sample ? &seed : NULL, NULL,
+                            self->cancellable, &error);
+  }
+  drop_frames(self);
+  if (!latent) {
+    g_autoptr(GError) reason = g_error_copy(error);
+
+    *ret = gst_opensora_post_error(GST_ELEMENT(self), error);
+    gst_opensora_progress_end(&progress, reason);
+    return NULL;
+  }
+  gst_opensora_progress_end(&progress, NULL);
+  *ret = GST_FLOW_OK;
+  output = gst_opensora_buffer_new(&latent, 1);
+  GST_BUFFER_PTS(output) = self->pts;
+  GST_BUFFER_OFFSET(output) = self->clip++;
+  return output;
+}
+
+static GstFlowReturn
+gst_opensora_vae_enc_submit(GstBaseTransform *trans, gboolean is_discont, GstBuffer *input)
+{
+  GstOpenSoraVaeEnc *self = GST_OPENSORA_VAE_ENC(trans);
+  OsrDevice *device = osr_model_get_device(self->model.model);
+  GError *error = NULL;
+  GstVideoFrame frame;
+  gboolean ok = FALSE;
+
+  if (!self->video) {
+    self->video =
+        osr_tensor_make(device, osr_device_get_dtype(device), &error, (gint64) self->num_frames,
+                        (gint64) self->height, (gint64) self->width, (gint64) 3, (gint64) -1);
+    self->n_frames = 0;
+    self->pts = GST_BUFFER_PTS(input);
+  }
+  if (self->video) {
+    if (gst_video_frame_map(&frame, &self->info, input, GST_MAP_READ)) {
+      ok = gst_opensora_scaler_convert(self->scaler, &frame, self->video, self->n_frames, &error);
+      gst_video_frame_unmap(&frame);
+    } else {
+      g_set_error_literal(&error, OSR_ERROR, OSR_ERROR_FAILED, "cannot read a video buffer");
+    }
+  }
+  gst_buffer_unref(input);
+  if (!ok)
+    return gst_opensora_post_error(GST_ELEMENT(self), error);
+  self->n_frames++;
+  return GST_FLOW_OK;
+}
+
+static GstFlowReturn
+gst_opensora_vae_enc_generate(GstBaseTransform *trans, GstBuffer **output)
+{
+  GstOpenSoraVaeEnc *self = GST_OPENSORA_VAE_ENC(trans);
+  GstFlowReturn ret = GST_FLOW_OK;
+
+  *output = NULL;
+  if (self->video && self->n_frames == self->video->dims[0])
+    *output = encode_clip(self, &ret);
+  return ret;
+}
+
+static gboolean
+gst_opensora_vae_enc_sink_event(GstBaseTransform *trans, GstEvent *event)
+{
+  GstOpenSoraVaeEnc *self = GST_OPENSORA_VAE_ENC(trans);
+  GstFlowReturn ret;
+  GstBuffer *rest;
+
+  switch (GST_EVENT_TYPE(event)) {
+  case GST_EVENT_FLUSH_START:
+    g_cancellable_cancel(self->cancellable);
+    break;
+  case GST_EVENT_FLUSH_STOP:
+    g_cancellable_reset(self->cancellable);
+    drop_frames(self);
+    break;
+  case GST_EVENT_EOS:
+    if (self->n_frames > 0) {
+      rest = encode_clip(self, &ret);
+      if (rest)
+        gst_pad_push(GST_BASE_TRANSFORM_SRC_PAD(trans), rest);
+    }
+    break;
+  default:
+    break;
+  }
+  return GST_BASE_TRANSFORM_CLASS(gst_opensora_vae_enc_parent_class)->sink_event(trans, event);
+}
+
+static GstStateChangeReturn
+gst_opensora_vae_enc_change_state(GstElement *element, GstStateChange transition)
+{
+  if (transition == GST_STATE_CHANGE_PAUSED_TO_READY)
+    g_cancellable_cancel(GST_OPENSORA_VAE_ENC(element)->cancellable);
+  return GST_ELEMENT_CLASS(gst_opensora_vae_enc_parent_class)->change_state(element, transition);
+}
+
+static void
+gst_opensora_vae_enc_finalize(GObject *object)
+{
+  GstOpenSoraVaeEnc *self = GST_OPENSORA_VAE_ENC(object);
+
+  gst_opensora_model_clear(&self->model);
+  g_object_unref(self->cancellable);
+  G_OBJECT_CLASS(gst_opensora_vae_enc_parent_class)->finalize(object);
+}
+
+static void
+gst_opensora_vae_enc_class_init(GstOpenSoraVaeEncClass *klass)
+{
+  GObjectClass *object_class = G_OBJECT_CLASS(klass);
+  GstElementClass *element_class = GST_ELEMENT_CLASS(klass);
+  GstBaseTransformClass *trans_class = GST_BASE_TRANSFORM_CLASS(klass);
+
+  object_class->set_property = gst_opensora_vae_enc_set_property;
+  object_class->get_property = gst_opensora_vae_enc_get_property;
+  object_class->finalize = gst_opensora_vae_enc_finalize;
+
+  gst_opensora_model_install_properties(object_class, PROP_MODEL_LOCATION, PROP_DEVICE);
+  g_object_class_install_property(
+      object_class, PROP_NUM_FRAMES,
+      g_param_spec_uint("num-frames", "Number of frames",
+                        "Frames that make one latent: 1 (pictures) or 4 k + 1", 1, 65533,
+                        DEFAULT_NUM_FRAMES,
+                        G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | GST_PARAM_MUTABLE_READY));
+  g_object_class_install_property(
+      object_class, PROP_SAMPLE,
+      g_param_spec_boolean(
+          "sample", "Sample", "Draw the latent from its distribution instead of taking the mean",
+          FALSE, G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | GST_PARAM_MUTABLE_PLAYING));
+  g_object_class_install_property(
+      object_class, PROP_SEED,
+      g_param_spec_uint64("seed", "Seed", "Seed of the draw, with sample", 0, G_MAXUINT64, 42,
+                          G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | GST_PARAM_MUTABLE_PLAYING));
+
+  gst_element_class_set_static_metadata(
+      element_class, "Open-Sora VAE encoder", "Codec/Encoder/Video",
+      "Encodes pictures and video to latents for generation", "The gst-opensora authors");
+  gst_element_class_add_static_pad_template(element_class, &sink_template);
+  gst_element_class_add_static_pad_template(element_class, &src_template);
+
+  element_class->change_state = gst_opensora_vae_enc_change_state;
+  trans_class->start = gst_opensora_vae_enc_start;
+  trans_class->stop = gst_opensora_vae_enc_stop;
+  trans_class->transform_caps = gst_opensora_vae_enc_transform_caps;
+  trans_class->fixate_caps = gst_opensora_vae_enc_fixate_caps;
+  trans_class->set_caps = gst_opensora_vae_enc_set_caps;
+  trans_class->propose_allocation = gst_opensora_vae_enc_propose_allocation;
+  trans_class->sink_event = gst_opensora_vae_enc_sink_event;
+  trans_class->submit_input_buffer = gst_opensora_vae_enc_submit;
+  trans_class->generate_output = gst_opensora_vae_enc_generate;
+}
+
+static void
+gst_opensora_vae_enc_init(GstOpenSoraVaeEnc *self)
+{
+  gst_opensora_model_init(&self->model);
+  self->num_frames = DEFAULT_NUM_FRAMES;
+  self->seed = 42;
+  self->cancellable = g_cancellable_new();
+  gst_video_info_init(&self->info);
+  gst_base_transform_set_qos_enabled(GST_BASE_TRANSFORM(self), FALSE);
+}

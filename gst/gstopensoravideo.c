@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "gstopensoravideo.h"
+
+#include <gst/app/gstappsink.h>
+
+#define GST_CAT_DEFAULT gst_opensora_debug
+
+/* How long one look at the bus or the sink of a reference's pipeline waits. */
+#define POLL_INTERVAL (50 * GST_MSECOND)
+
+struct _GstOpenSoraScaler {
+  GstVideoConverter *converter;
+  GstVideoInfo info; /* RGB, the target size */
+  GstBuffer *buffer;
+};
+
+static gboolean
+picture_from_frame(const GstVideoFrame *frame, OsrPicture *picture)
+{
+  picture->width = (guint) GST_VIDEO_FRAME_WIDTH(frame);
+  picture->height = (guint) GST_VIDEO_FRAME_HEIGHT(frame);
+  picture->matrix = frame->info.colorimetry.matrix == GST_VIDEO_COLOR_MATRIX_BT709
+                        ? OSR_MATRIX_BT709
+                        : OSR_MATRIX_BT601;
+  switch (GST_VIDEO_FRAME_FORMAT(frame)) {
+  case GST_VIDEO_FORMAT_RGB:
+    picture->format = OSR_PIXEL_RGB;
+    break;
+  case GST_VIDEO_FORMAT_RGBx:
+    picture->format = OSR_PIXEL_RGBX;
+    break;
+  case GST_VIDEO_FORMAT_I420:
+    picture->format = OSR_PIXEL_I420;
+    break;
+  case GST_VIDEO_FORMAT_NV12:
+    picture->format = OSR_PIXEL_NV12;
+    break;
+  default:
+    return FALSE;
+  }
+  for (guint p = 0; p < GST_VIDEO_FRAME_N_PLANES(frame); p++) {
+    picture->planes[p] = GST_VIDEO_FRAME_PLANE_DATA(frame, p);
+    picture->strides[p] = GST_VIDEO_FRAME_PLANE_STRIDE(frame, p);
+  }
+  return TRUE;
+}
+
+gboolean
+gst_opensora_video_fill_frame(OsrTensor *video, guint i, GstVideoFrame *frame, GError **error)
+{
+  OsrPicture picture = {0};
+
+  if (!picture_from_frame(frame, &picture)) {
+    g_set_error(error, OSR_ERROR, OSR_ERROR_UNSUPPORTED, "cannot write frames of format %s",
+                gst_video_format_to_string(GST_VIDEO_FRAME_FORMAT(frame)));
+    return FALSE;
+  }
+  return osr_video_get_picture(video, i, &picture, error);
+}
+
+/* The largest centred part of @info that has the aspect ratio of width x height. Square
+ * pixels are assumed, as upstream does, unless the caps say otherwise. */
+static void
+centre_crop(const GstVideoInfo *info, guint width, guint height, int *x, int *y, int *w, int *h)
+{
+  const int in_w = GST_VIDEO_INFO_WIDTH(info), in_h = GST_VIDEO_INFO_HEIGHT(info);
+  const double par = (double) GST_VIDEO_INFO_PAR_N(info) / MAX(GST_VIDEO_INFO_PAR_D(info), 1);
+  const double wanted = (double) width / height / (par > 0 ? par : 1.0);
+
+  *w = in_w;
+  *h = in_h;
+  if ((double) in_w / in_h > wanted)
+    *w = CLAMP((int) (in_h * wanted + 0.5), 1, in_w);
+  else
+    *h = CLAMP((int) (in_w / wanted + 0.5), 1, in_h);
+  *x = (in_w - *w) / 2;
+  *y = (in_h - *h) / 2;
+}
+
+GstOpenSoraScaler *
+gst_opensora_scaler_new(const GstVideoInfo *info, guint width, guint height)
+{
+  GstOpenSoraScaler *self = g_new0(GstOpenSoraScaler, 1);
+  GstVideoInfo in = *info;
+  int x, y, w, h;
+
+  centre_crop(info, width, height, &x, &y, &w, &h);
+  gst_video_info_set_format(&self->info, GST_VIDEO_FORMAT_RGB, width, height);
+  self->info.fps_n = in.fps_n;
+  self->info.fps_d = in.fps_d;
+  /* Catmull-Rom is the bicubic kernel of the pictures that the models were trained on. */
+  self->converter = gst_video_converter_new(
+      &in, &self->info,
+      gst_structure_new(
+          "options", GST_VIDEO_CONVERTER_OPT_SRC_X, G_TYPE_INT, x, GST_VIDEO_CONVERTER_OPT_SRC_Y,
+          G_TYPE_INT, y, GST_VIDEO_CONVERTER_OPT_SRC_WIDTH, G_TYPE_INT, w,
+          GST_VIDEO_CONVERTER_OPT_SRC_HEIGHT, G_TYPE_INT, h,
+          GST_VIDEO_CONVERTER_OPT_RESAMPLER_METHOD, GST_TYPE_VIDEO_RESAMPLER_METHOD,
+          GST_VIDEO_RESAMPLER_METHOD_CUBIC, GST_VIDEO_RESAMPLER_OPT_CUBIC_B, G_TYPE_DOUBLE, 0.0,
+          GST_VIDEO_RESAMPLER_OPT_CUBIC_C, G_TYPE_DOUBLE, 0.5, NULL));
+  self->buffer = gst_buffer_new_allocate(NULL, GST_VIDEO_INFO_SIZE(&self->info), NULL);
+  if (!self->converter || !self->buffer) {
+    gst_opensora_scaler_free(self);
+    return NULL;
+  }
+  return self;
+}
+
+void
+gst_opensora_scaler_free(GstOpenSoraScaler *self)
+{
+  if (self->converter)
+    gst_video_converter_free(self->converter);
+  gst_clear_buffer(&self->buffer);
+  g_free(self);
+}
+
+gboolean
+gst_opensora_scaler_convert(GstOpenSoraScaler *self, GstVideoFrame *frame, OsrTensor *video,
+                            guint i, GError **error)
+{
+  OsrPicture picture = {0};
+  GstVideoFrame out;
+  gboolean ok;
+
+  if (!gst_video_frame_map(&out, &self->info, self->buffer, GST_MAP_READWRITE)) {
+    g_set_error_literal(error, OSR_ERROR, OSR_ERROR_FAILED, "cannot map a frame");
+    return FALSE;
+  }
+  gst_video_converter_frame(self->converter, frame, &out);
+  ok = picture_from_frame(&out, &picture) && osr_video_set_picture(video, i, &picture, error);
+  gst_video_frame_unmap(&out);
+  return ok;
+}
+
+static char *
+location_to_uri(const char *location, GError **error)
+{
+  if (gst_uri_is_valid(location))
+    return g_strdup(location);
+  return gst_filename_to_uri(location, error);
+}
+
+static gboolean
+load_failed(GstElement *pipeline, const char *location, GError **error)
+{
+  g_autoptr(GstBus) bus = gst_element_get_bus(pipeline);
+  g_autoptr(GstMessage) message = gst_bus_pop_filtered(bus, GST_MESSAGE_ERROR);
+  g_autoptr(GError) reason = NULL;
+
+  if (!message)
+    return FALSE;
+  gst_message_parse_error(message, &reason, NULL);
+  g_set_error(error, OSR_ERROR,
+              g_error_matches(reason, GST_RESOURCE_ERROR, GST_RESOURCE_ERROR_NOT_FOUND)
+                  ? OSR_ERROR_NOT_FOUND
+                  : OSR_ERROR_INVALID_FILE,
+              "cannot read the reference \"%s\": %s", location, reason->message);
+  return TRUE;
+}
+
+/* Frame @n of @sample into a new tensor [1, height, width, 3]. */
+static OsrTensor *
+convert_sample(GstSample *sample, guint width, guint height, OsrDevice *device, GError **error)
+{
+  g_autoptr(GstOpenSoraScaler) scaler = NULL;
+  g_autoptr(OsrTensor) picture = NULL;
+  GstVideoFrame frame;
+  GstVideoInfo info;
+  gboolean ok;
+
+  if (!gst_video_info_from_caps(&info, gst_sample_get_caps(sample)) ||
+      !(scaler = gst_opensora_scaler_new(&info, width, height)) ||
+      !gst_video_frame_map(&frame, &info, gst_sample_get_buffer(sample), GST_MAP_READ)) {
+    g_set_error_literal(error, OSR_ERROR, OSR_ERROR_UNSUPPORTED,
+                        "a frame of the reference has a format that cannot be read");
+    return NULL;
+  }
+  picture = osr_tensor_make(device, osr_device_get_dtype(device), error, (gint64) 1,
+                            (gint64) height, (gint64) width, (gint64) 3, (gint64) -1);
+  ok = picture && gst_opensora_scaler_convert(scaler, &frame, picture, 0, error);
+  gst_video_frame_unmap(&frame);
+  return ok ? g_steal_pointer(&picture) : NULL;
+}
+
+/* One tensor [n, H, W, 3] from n of [1, H, W, 3]. */
+static OsrTensor *
+join_frames(GPtrArray *frames, OsrDevice *device, GError **error)
+{
+  const OsrTensor *first = g_ptr_array_index(frames, 0);
+  const gint64 n = first->dims[1] * first->dims[2] * 3;
+  g_autoptr(OsrTensor) video =
+      osr_tensor_make(device, first->dtype, error, (gint64) frames->len, first->dims[1],
+                      first->dims[2], (gint64) 3, (gint64) -1);
+
+  if (!video)
+    return NULL;
+  osr_device_lock(device);
+  for (guint i = 0; i < frames->len; i++) {
+    const OsrTensor *frame = g_ptr_array_index(frames, i);
+    OsrResult result = osr_device_get_ops(device)->copy2d(
+        osr_device_get_context(device), &(OsrCopy2d){.x_dtype = frame->dtype,
+                                                     .y_dtype = frame->dtype,
+                                                     .m = 1,
+                                                     .n = n,
+                                                     .x = frame->data,
+                                                     .x_ld = n,
+                                                     .y = (guint8 *) video->data + i * frame->size,
+                                                     .y_ld = n});
+
+    if (!osr_device_check(device, result, "reference frames", error)) {
+      osr_device_unlock(device);
+      return NULL;
+    }
+  }
+  osr_device_unlock(device);
+  return g_steal_pointer(&video);
+}
+
+static void
+on_pad_added(GstElement *decoder, GstPad *pad, gpointer convert)
+{
+  g_autoptr(GstPad) sink = gst_element_get_static_pad(convert, "sink");
+  g_autoptr(GstCaps) caps = gst_pad_get_current_caps(pad);
+
+  if (caps && g_str_has_prefix(gst_structure_get_name(gst_caps_get_structure(caps, 0)), "video/") &&
+      !gst_pad_is_linked(sink))
+    gst_pad_link(pad, sink);
+}
+
+OsrTensor *
+gst_opensora_video_load(const char *location, guint width, guint height, guint max_frames,
+                        OsrDevice *device, GCancellable *cancellable, GError **error)
+{
+  g_autoptr(GPtrArray) frames = g_ptr_array_new_with_free_func((GDestroyNotify) osr_tensor_unref);
+  g_autoptr(GstElement) pipeline = NULL;
+  g_autofree char *uri = location_to_uri(location, error);
+  GstElement *decoder, *convert, *sink;
+  g_autoptr(GstCaps) caps = NULL;
+  gboolean failed = FALSE;
+
+  if (!uri)
+    return NULL;
+  pipeline = gst_object_ref_sink(gst_pipeline_new("opensora-reference"));
+  decoder = gst_element_factory_make("uridecodebin", NULL);
+  convert = gst_element_factory_make("videoconvert", NULL);
+  sink = gst_element_factory_make("appsink", NULL);
+  if (!decoder || !convert || !sink) {
+    g_set_error(error, OSR_ERROR, OSR_ERROR_NOT_FOUND,
+                "cannot read the reference \"%s\": GStreamer's base plug-ins are not installed",
+                location);
+    g_clear_pointer(&decoder, gst_object_unref);
+    g_clear_pointer(&convert, gst_object_unref);
+    g_clear_pointer(&sink, gst_object_unref);
+    return NULL;
+  }
+  caps = gst_caps_new_simple("video/x-raw", "format", G_TYPE_STRING, "RGB", NULL);
+  g_object_set(decoder, "uri", uri, NULL);
+  g_object_set(sink, "caps", caps, "sync", FALSE, "max-buffers", 4, NULL);
+  gst_bin_add_many(GST_BIN(pipeline), decoder, convert, sink, NULL);
+  gst_element_link(convert, sink);
+  g_signal_connect_object(decoder, "pad-added", G_CALLBACK(on_pad_added), convert, 0);
+
+  gst_element_set_state(pipeline, GST_STATE_PLAYING);
+  while (frames->len < max_frames && !failed) {
+    g_autoptr(GstSample) sample = gst_app_sink_try_pull_sample(GST_APP_SINK(sink), POLL_INTERVAL);
+    OsrTensor *frame;
+
+    failed = g_cancellable_set_error_if_cancelled(cancellable, error) ||
+             load_failed(pipeline, location, error);
+    if (failed || (!sample && gst_app_sink_is_eos(GST_APP_SINK(sink))))
+      break;
+    if (sample) {
+      frame = convert_sample(sample, width, height, device, error);
+      failed = !frame;
+      if (frame)
+        g_ptr_array_add(frames, frame);
+    }
+  }
+  gst_element_set_state(pipeline, GST_STATE_NULL);
+
+  if (failed)
+    return NULL;
+  if (frames->len == 0) {
+    g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_FILE,
+                "the reference \"%s\" has no picture in it", location);
+    return NULL;
+  }
+  return join_frames(frames, device, error);
+}
