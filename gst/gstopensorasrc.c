@@ -24,18 +24,24 @@
 GST_DEBUG_CATEGORY_STATIC(gst_opensora_src_debug);
 #define GST_CAT_DEFAULT gst_opensora_src_debug
 
+/* The types of the elements inside; their files define them. */
+GType gst_opensora_text_src_get_type(void);
+GType gst_opensora_denoise_get_type(void);
+GType gst_opensora_vae_dec_get_type(void);
+
 enum { TEXT, DENOISE, DECODE, N_CHILDREN };
 
 static const struct {
-  const char *factory, *name;
+  GType (*get_type)(void);
+  const char *name;
 } children[N_CHILDREN] = {
-    {"opensoratextsrc", "text"},
-    {"opensoradenoise", "denoise"},
-    {"opensoravaedec", "decode"},
+    {gst_opensora_text_src_get_type, "text"},
+    {gst_opensora_denoise_get_type, "denoise"},
+    {gst_opensora_vae_dec_get_type, "decode"},
 };
 
-/* The bin's properties: for each, the child it belongs to (the first one that has it, where
- * @all asks for more than one) and the child's name for it. */
+/* A property of the bin: the first child that has it, the child's name for it, and whether
+ * all children have it. */
 typedef struct {
   guint child;
   const char *child_property;
@@ -48,7 +54,7 @@ G_DECLARE_FINAL_TYPE(GstOpenSoraSrc, gst_opensora_src, GST, OPENSORA_SRC, GstBin
 struct _GstOpenSoraSrc {
   GstBin parent;
 
-  GstElement *child[N_CHILDREN]; /* owned by the bin; NULL if it could not be made */
+  GstElement *child[N_CHILDREN]; /* owned by the bin */
 };
 
 static GstStaticPadTemplate src_template = GST_STATIC_PAD_TEMPLATE(
@@ -72,12 +78,12 @@ gst_opensora_src_set_property(GObject *object, guint id, const GValue *value, GP
   GstOpenSoraSrc *self = GST_OPENSORA_SRC(object);
   const Proxy *proxy = &g_array_index(proxies, Proxy, id - 1);
 
-  for (guint i = proxy->all ? 0 : proxy->child; i < N_CHILDREN; i++) {
-    if (self->child[i])
-      g_object_set_property(G_OBJECT(self->child[i]), proxy->child_property, value);
-    if (!proxy->all)
-      break;
+  if (!proxy->all) {
+    g_object_set_property(G_OBJECT(self->child[proxy->child]), proxy->child_property, value);
+    return;
   }
+  for (guint i = 0; i < N_CHILDREN; i++)
+    g_object_set_property(G_OBJECT(self->child[i]), proxy->child_property, value);
 }
 
 static void
@@ -86,8 +92,7 @@ gst_opensora_src_get_property(GObject *object, guint id, GValue *value, GParamSp
   GstOpenSoraSrc *self = GST_OPENSORA_SRC(object);
   const Proxy *proxy = &g_array_index(proxies, Proxy, id - 1);
 
-  if (self->child[proxy->child])
-    g_object_get_property(G_OBJECT(self->child[proxy->child]), proxy->child_property, value);
+  g_object_get_property(G_OBJECT(self->child[proxy->child]), proxy->child_property, value);
 }
 
 /* A copy of @pspec under another name. */
@@ -139,19 +144,11 @@ install_child_properties(GObjectClass *klass)
 {
   proxies = g_array_new(FALSE, FALSE, sizeof(Proxy));
   for (guint i = 0; i < N_CHILDREN; i++) {
-    g_autoptr(GstElementFactory) factory = gst_element_factory_find(children[i].factory);
-    g_autoptr(GstPluginFeature) loaded = NULL;
+    const GType type = children[i].get_type();
+    gpointer child_class = g_type_class_ref(type);
     g_autofree GParamSpec **pspecs = NULL;
-    gpointer child_class;
-    GType type;
     guint n;
 
-    if (factory)
-      loaded = gst_plugin_feature_load(GST_PLUGIN_FEATURE(factory));
-    if (!loaded)
-      continue;
-    type = gst_element_factory_get_element_type(GST_ELEMENT_FACTORY(loaded));
-    child_class = g_type_class_ref(type);
     pspecs = g_object_class_list_properties(child_class, &n);
     for (guint p = 0; p < n; p++) {
       const char *name = pspecs[p]->name;
@@ -178,21 +175,6 @@ install_child_properties(GObjectClass *klass)
   }
 }
 
-static GstStateChangeReturn
-gst_opensora_src_change_state(GstElement *element, GstStateChange transition)
-{
-  GstOpenSoraSrc *self = GST_OPENSORA_SRC(element);
-
-  for (guint i = 0; i < N_CHILDREN && transition == GST_STATE_CHANGE_NULL_TO_READY; i++) {
-    if (self->child[i])
-      continue;
-    GST_ELEMENT_ERROR(self, CORE, MISSING_PLUGIN,
-                      ("The element \"%s\" is missing.", children[i].factory), (NULL));
-    return GST_STATE_CHANGE_FAILURE;
-  }
-  return GST_ELEMENT_CLASS(gst_opensora_src_parent_class)->change_state(element, transition);
-}
-
 static void
 gst_opensora_src_class_init(GstOpenSoraSrcClass *klass)
 {
@@ -207,29 +189,22 @@ gst_opensora_src_class_init(GstOpenSoraSrcClass *klass)
                                         "Generates video from a prompt",
                                         "The gst-opensora authors");
   gst_element_class_add_static_pad_template(element_class, &src_template);
-  element_class->change_state = gst_opensora_src_change_state;
 }
 
 static void
 gst_opensora_src_init(GstOpenSoraSrc *self)
 {
   g_autoptr(GstPad) decoded = NULL;
-  gboolean complete = TRUE;
 
   for (guint i = 0; i < N_CHILDREN; i++) {
-    self->child[i] = gst_element_factory_make(children[i].factory, children[i].name);
-    if (self->child[i])
-      gst_bin_add(GST_BIN(self), self->child[i]);
-    else
-      complete = FALSE;
+    self->child[i] = g_object_new(children[i].get_type(), "name", children[i].name, NULL);
+    gst_bin_add(GST_BIN(self), self->child[i]);
   }
-  GST_OBJECT_FLAG_SET(self, GST_ELEMENT_FLAG_SOURCE);
-  if (!complete)
-    return;
   gst_element_link_many(self->child[TEXT], self->child[DENOISE], self->child[DECODE], NULL);
   decoded = gst_element_get_static_pad(self->child[DECODE], "src");
   gst_element_add_pad(
       GST_ELEMENT(self),
       gst_ghost_pad_new_from_template(
           "src", decoded, gst_element_class_get_pad_template(GST_ELEMENT_GET_CLASS(self), "src")));
+  GST_OBJECT_FLAG_SET(self, GST_ELEMENT_FLAG_SOURCE);
 }
