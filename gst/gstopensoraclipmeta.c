@@ -34,7 +34,7 @@ GType
 gst_opensora_clip_meta_api_get_type(void)
 {
   static GType type;
-  static const gchar *tags[] = {NULL};
+  static const gchar *tags[] = { NULL };
 
   if (g_once_init_enter(&type)) {
     GType made = gst_meta_api_type_register("GstOpenSoraClipMetaAPI", tags);

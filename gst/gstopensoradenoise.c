@@ -27,10 +27,10 @@
  * Since: 0.1
  */
 #include <gst/base/gstaggregator.h>
-#include <math.h>
 #include <stdio.h>
 
 #include "gstopensoraclipmeta.h"
+#include "gstopensorasampling.h"
 #include "gstopensoravideo.h"
 
 GST_DEBUG_CATEGORY_STATIC(gst_opensora_denoise_debug);
@@ -44,30 +44,12 @@ GST_DEBUG_CATEGORY_STATIC(gst_opensora_denoise_debug);
 #define LATENT_FIELDS                                                                              \
   ", " SIZE_RANGE ", frames = (int) [ 1, 65536 ], framerate = (fraction) [ 1/1, 240/1 ]"
 
-typedef enum { CONDITION_AUTO = -1 } ConditionAuto;
-
 enum {
   PROP_0,
   PROP_MODEL_LOCATION,
   PROP_DEVICE,
-  PROP_STEPS,
-  PROP_GUIDANCE,
-  PROP_GUIDANCE_IMAGE,
-  PROP_TEXT_OSCILLATION,
-  PROP_IMAGE_OSCILLATION,
-  PROP_TEMPORAL_SCALING,
-  PROP_SHIFT,
-  PROP_FLOW_SHIFT,
-  PROP_NUM_FRAMES,
-  PROP_WIDTH,
-  PROP_HEIGHT,
-  PROP_RESOLUTION,
-  PROP_ASPECT_RATIO,
-  PROP_CONDITION,
+  PROP_SAMPLING, /* and the GST_OPENSORA_SAMPLING_N_PROPS - 1 ids after it */
 };
-
-/* Three-valued switches: the model's default, off, on. */
-typedef enum { SWITCH_DEFAULT, SWITCH_OFF, SWITCH_ON } GstOpenSoraSwitch;
 
 #define GST_TYPE_OPENSORA_DENOISE (gst_opensora_denoise_get_type())
 G_DECLARE_FINAL_TYPE(GstOpenSoraDenoise, gst_opensora_denoise, GST, OPENSORA_DENOISE, GstAggregator)
@@ -75,13 +57,8 @@ G_DECLARE_FINAL_TYPE(GstOpenSoraDenoise, gst_opensora_denoise, GST, OPENSORA_DEN
 struct _GstOpenSoraDenoise {
   GstAggregator parent;
 
-  /* Properties, under the object lock. 0 and < 0 mean: the model's default. */
   GstOpenSoraModel model;
-  guint steps, num_frames, width, height;
-  double guidance, guidance_image, flow_shift;
-  GstOpenSoraSwitch text_oscillation, image_oscillation, temporal_scaling, shift;
-  char *resolution, *aspect_ratio;
-  gint condition;
+  GstOpenSoraSampling sampling;
 
   GCancellable *cancellable;
   guint next_reference;
@@ -110,105 +87,18 @@ GST_ELEMENT_REGISTER_DEFINE_WITH_CODE(opensoradenoise, "opensoradenoise", GST_RA
                                                               "opensoradenoise", 0,
                                                               "Open-Sora denoiser"));
 
-#define GST_TYPE_OPENSORA_SWITCH (gst_opensora_switch_get_type())
-static GType
-gst_opensora_switch_get_type(void)
-{
-  static GType type;
-  static const GEnumValue values[] = {
-      {SWITCH_DEFAULT, "As the model's defaults say", "default"},
-      {SWITCH_OFF, "Off", "off"},
-      {SWITCH_ON, "On", "on"},
-      {0, NULL, NULL},
-  };
-
-  if (g_once_init_enter(&type))
-    g_once_init_leave(&type, g_enum_register_static("GstOpenSoraSwitch", values));
-  return type;
-}
-
-#define GST_TYPE_OPENSORA_CONDITION (gst_opensora_condition_get_type())
-static GType
-gst_opensora_condition_get_type(void)
-{
-  static GType type;
-  static const GEnumValue values[] = {
-      {CONDITION_AUTO, "Chosen by the references that are there", "auto"},
-      {OSR_CONDITION_T2V, "Text only; references are ignored", "t2v"},
-      {OSR_CONDITION_I2V_HEAD, "The clip begins with the picture", "i2v-head"},
-      {OSR_CONDITION_I2V_TAIL, "The clip ends with the picture", "i2v-tail"},
-      {OSR_CONDITION_I2V_LOOP, "The clip leads from the first to the second picture", "i2v-loop"},
-      {OSR_CONDITION_V2V_HEAD, "The clip goes on after 33 frames of video", "v2v-head"},
-      {OSR_CONDITION_V2V_TAIL, "The clip leads to 33 frames of video", "v2v-tail"},
-      {OSR_CONDITION_V2V_HEAD_EASY, "The clip goes on after 65 frames of video", "v2v-head-easy"},
-      {OSR_CONDITION_V2V_TAIL_EASY, "The clip leads to 65 frames of video", "v2v-tail-easy"},
-      {0, NULL, NULL},
-  };
-
-  if (g_once_init_enter(&type))
-    g_once_init_leave(&type, g_enum_register_static("GstOpenSoraCondition", values));
-  return type;
-}
-
-/* The clip's parameters: properties where set, else the model's defaults. */
 static void
 get_params(GstOpenSoraDenoise *self, OsrSamplingParams *params, gint *condition)
 {
-  *params = osr_model_get_dir(self->model.model)->sampling;
-
-  GST_OBJECT_LOCK(self);
-  if (self->steps)
-    params->num_steps = self->steps;
-  if (self->num_frames)
-    params->num_frames = self->num_frames;
-  if (self->guidance >= 0)
-    params->guidance = self->guidance;
-  if (self->guidance_image >= 0)
-    params->guidance_img = self->guidance_image;
-  if (self->text_oscillation != SWITCH_DEFAULT)
-    params->text_osci = self->text_oscillation == SWITCH_ON;
-  if (self->image_oscillation != SWITCH_DEFAULT)
-    params->image_osci = self->image_oscillation == SWITCH_ON;
-  if (self->temporal_scaling != SWITCH_DEFAULT)
-    params->scale_temporal_osci = self->temporal_scaling == SWITCH_ON;
-  if (self->shift != SWITCH_DEFAULT)
-    params->shift = self->shift == SWITCH_ON;
-  if (self->flow_shift >= 0)
-    params->flow_shift = self->flow_shift;
-  if (condition)
-    *condition = self->condition;
-  GST_OBJECT_UNLOCK(self);
+  gst_opensora_sampling_get_params(&self->sampling, GST_ELEMENT(self),
+                                   osr_model_get_dir(self->model.model), params, condition);
 }
 
-/* The size that the properties ask for; 0: any. */
 static gboolean
 get_wanted_size(GstOpenSoraDenoise *self, guint *width, guint *height, GError **error)
 {
-  g_autofree char *resolution = NULL;
-  g_autofree char *aspect_ratio = NULL;
-
-  GST_OBJECT_LOCK(self);
-  *width = self->width;
-  *height = self->height;
-  resolution = g_strdup(self->resolution);
-  aspect_ratio = g_strdup(self->aspect_ratio);
-  GST_OBJECT_UNLOCK(self);
-
-  if (!resolution && !aspect_ratio)
-    return TRUE;
-  if (*width || *height) {
-    g_set_error_literal(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
-                        "set either width and height, or resolution and aspect-ratio");
-    return FALSE;
-  }
-  if (!resolution) {
-    /* The model's own area at another shape. */
-    const OsrSamplingParams *defaults = &osr_model_get_dir(self->model.model)->sampling;
-
-    resolution =
-        g_strdup_printf("%upx", (guint) (sqrt((double) defaults->width * defaults->height) + 0.5));
-  }
-  return osr_aspect_size(resolution, aspect_ratio ? aspect_ratio : "16:9", width, height, error);
+  return gst_opensora_sampling_get_size(&self->sampling, GST_ELEMENT(self),
+                                        osr_model_get_dir(self->model.model), width, height, error);
 }
 
 /* Fixes size and rate in @caps: what the properties want, else nearest to the model's own.
@@ -219,8 +109,9 @@ choose_caps(GstOpenSoraDenoise *self, GstCaps *caps, GError **error)
   OsrSamplingParams params;
   guint width, height;
   GstStructure *s;
+  gint condition;
 
-  get_params(self, &params, NULL);
+  get_params(self, &params, &condition);
   if (!get_wanted_size(self, &width, &height, error)) {
     gst_caps_unref(caps);
     return NULL;
@@ -549,8 +440,8 @@ load_references(GstOpenSoraDenoise *self, const char *locations, gint condition,
       return FALSE;
     if ((video->dims[0] - 1) % osr_vae_get_config(vae)->time_compression_ratio != 0) {
       const gint64 ratio = osr_vae_get_config(vae)->time_compression_ratio;
-      gint64 dims[4] = {(video->dims[0] - 1) / ratio * ratio + 1, video->dims[1], video->dims[2],
-                        3};
+      gint64 dims[4] = { (video->dims[0] - 1) / ratio * ratio + 1, video->dims[1], video->dims[2],
+                         3 };
       OsrTensor *cut = osr_tensor_view(video, 0, 4, dims);
 
       osr_tensor_unref(video);
@@ -570,7 +461,7 @@ choose_condition(gint condition, const References *refs)
 {
   if (refs->n == 0)
     return OSR_CONDITION_T2V;
-  if (condition != CONDITION_AUTO)
+  if (condition != GST_OPENSORA_CONDITION_AUTO)
     return (OsrCondition) condition;
   if (refs->n == 2)
     return OSR_CONDITION_I2V_LOOP;
@@ -594,9 +485,9 @@ denoise(GstOpenSoraDenoise *self, GstBuffer *input, GError **error)
   const OsrDType dtype = osr_device_get_dtype(device);
   const GstOpenSoraClipMeta *in_meta = gst_buffer_get_opensora_clip_meta(input);
   GstOpenSoraProgress progress;
-  OsrSamplerInput sampler = {0};
-  OsrTensor **text[] = {&sampler.txt, &sampler.vec, &sampler.neg_txt, &sampler.neg_vec};
-  References refs = {0};
+  OsrSamplerInput sampler = { 0 };
+  OsrTensor **text[] = { &sampler.txt, &sampler.vec, &sampler.neg_txt, &sampler.neg_vec };
+  References refs = { 0 };
   g_autoptr(OsrTensor) latent = NULL;
   OsrSamplingParams params;
   GstOpenSoraClipMeta *meta;
@@ -793,84 +684,24 @@ gst_opensora_denoise_create_new_pad(GstAggregator *agg, GstPadTemplate *templ, c
 }
 
 static void
-set_string(GstOpenSoraDenoise *self, char **field, const GValue *value)
-{
-  const char *s = g_value_get_string(value);
-
-  g_free(*field);
-  *field = s && *s ? g_strdup(s) : NULL;
-}
-
-static void
 gst_opensora_denoise_set_property(GObject *object, guint id, const GValue *value, GParamSpec *pspec)
 {
   GstOpenSoraDenoise *self = GST_OPENSORA_DENOISE(object);
-  gboolean resize = FALSE;
+  GstElement *element = GST_ELEMENT(object);
 
-  if (id == PROP_MODEL_LOCATION) {
-    gst_opensora_model_set_location(&self->model, GST_ELEMENT(self), value);
-    return;
-  }
-  if (id == PROP_DEVICE) {
-    gst_opensora_model_set_device(&self->model, GST_ELEMENT(self), value);
-    return;
-  }
-
-  GST_OBJECT_LOCK(self);
   switch (id) {
-  case PROP_STEPS:
-    self->steps = g_value_get_uint(value);
+  case PROP_MODEL_LOCATION:
+    gst_opensora_model_set_location(&self->model, element, value);
     break;
-  case PROP_GUIDANCE:
-    self->guidance = g_value_get_double(value);
-    break;
-  case PROP_GUIDANCE_IMAGE:
-    self->guidance_image = g_value_get_double(value);
-    break;
-  case PROP_TEXT_OSCILLATION:
-    self->text_oscillation = g_value_get_enum(value);
-    break;
-  case PROP_IMAGE_OSCILLATION:
-    self->image_oscillation = g_value_get_enum(value);
-    break;
-  case PROP_TEMPORAL_SCALING:
-    self->temporal_scaling = g_value_get_enum(value);
-    break;
-  case PROP_SHIFT:
-    self->shift = g_value_get_enum(value);
-    break;
-  case PROP_FLOW_SHIFT:
-    self->flow_shift = g_value_get_double(value);
-    break;
-  case PROP_NUM_FRAMES:
-    self->num_frames = g_value_get_uint(value);
-    resize = TRUE;
-    break;
-  case PROP_WIDTH:
-    self->width = g_value_get_uint(value);
-    resize = TRUE;
-    break;
-  case PROP_HEIGHT:
-    self->height = g_value_get_uint(value);
-    resize = TRUE;
-    break;
-  case PROP_RESOLUTION:
-    set_string(self, &self->resolution, value);
-    resize = TRUE;
-    break;
-  case PROP_ASPECT_RATIO:
-    set_string(self, &self->aspect_ratio, value);
-    resize = TRUE;
-    break;
-  case PROP_CONDITION:
-    self->condition = g_value_get_enum(value);
+  case PROP_DEVICE:
+    gst_opensora_model_set_device(&self->model, element, value);
     break;
   default:
-    G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, pspec);
+    if (!gst_opensora_sampling_set_property(&self->sampling, element, id - PROP_SAMPLING, value))
+      G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, pspec);
+    else if (id - PROP_SAMPLING >= GST_OPENSORA_SAMPLING_PROP_NUM_FRAMES)
+      gst_pad_mark_reconfigure(GST_AGGREGATOR_SRC_PAD(GST_AGGREGATOR(self)));
   }
-  GST_OBJECT_UNLOCK(self);
-  if (resize)
-    gst_pad_mark_reconfigure(GST_AGGREGATOR_SRC_PAD(GST_AGGREGATOR(self)));
 }
 
 static void
@@ -878,60 +709,22 @@ gst_opensora_denoise_get_property(GObject *object, guint id, GValue *value, GPar
 {
   GstOpenSoraDenoise *self = GST_OPENSORA_DENOISE(object);
 
-  GST_OBJECT_LOCK(self);
   switch (id) {
   case PROP_MODEL_LOCATION:
+    GST_OBJECT_LOCK(self);
     g_value_set_string(value, self->model.location);
+    GST_OBJECT_UNLOCK(self);
     break;
   case PROP_DEVICE:
+    GST_OBJECT_LOCK(self);
     g_value_set_string(value, self->model.device);
-    break;
-  case PROP_STEPS:
-    g_value_set_uint(value, self->steps);
-    break;
-  case PROP_GUIDANCE:
-    g_value_set_double(value, self->guidance);
-    break;
-  case PROP_GUIDANCE_IMAGE:
-    g_value_set_double(value, self->guidance_image);
-    break;
-  case PROP_TEXT_OSCILLATION:
-    g_value_set_enum(value, self->text_oscillation);
-    break;
-  case PROP_IMAGE_OSCILLATION:
-    g_value_set_enum(value, self->image_oscillation);
-    break;
-  case PROP_TEMPORAL_SCALING:
-    g_value_set_enum(value, self->temporal_scaling);
-    break;
-  case PROP_SHIFT:
-    g_value_set_enum(value, self->shift);
-    break;
-  case PROP_FLOW_SHIFT:
-    g_value_set_double(value, self->flow_shift);
-    break;
-  case PROP_NUM_FRAMES:
-    g_value_set_uint(value, self->num_frames);
-    break;
-  case PROP_WIDTH:
-    g_value_set_uint(value, self->width);
-    break;
-  case PROP_HEIGHT:
-    g_value_set_uint(value, self->height);
-    break;
-  case PROP_RESOLUTION:
-    g_value_set_string(value, self->resolution);
-    break;
-  case PROP_ASPECT_RATIO:
-    g_value_set_string(value, self->aspect_ratio);
-    break;
-  case PROP_CONDITION:
-    g_value_set_enum(value, self->condition);
+    GST_OBJECT_UNLOCK(self);
     break;
   default:
-    G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, pspec);
+    if (!gst_opensora_sampling_get_property(&self->sampling, GST_ELEMENT(self), id - PROP_SAMPLING,
+                                            value))
+      G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, pspec);
   }
-  GST_OBJECT_UNLOCK(self);
 }
 
 static void
@@ -940,91 +733,9 @@ gst_opensora_denoise_finalize(GObject *object)
   GstOpenSoraDenoise *self = GST_OPENSORA_DENOISE(object);
 
   gst_opensora_model_clear(&self->model);
-  g_free(self->resolution);
-  g_free(self->aspect_ratio);
+  gst_opensora_sampling_clear(&self->sampling);
   g_object_unref(self->cancellable);
   G_OBJECT_CLASS(gst_opensora_denoise_parent_class)->finalize(object);
-}
-
-static void
-install_properties(GObjectClass *klass)
-{
-  const GParamFlags flags = G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | GST_PARAM_MUTABLE_PLAYING;
-
-  gst_opensora_model_install_properties(klass, PROP_MODEL_LOCATION, PROP_DEVICE);
-  g_object_class_install_property(klass, PROP_STEPS,
-                                  g_param_spec_uint("steps", "Steps",
-                                                    "Denoising steps; 0: the model's default", 0,
-                                                    1000, 0, flags));
-  g_object_class_install_property(
-      klass, PROP_GUIDANCE,
-      g_param_spec_double("guidance", "Guidance",
-                          "How closely to follow the text; 1: no guidance, -1: the model's default",
-                          -1.0, 100.0, -1.0, flags));
-  g_object_class_install_property(
-      klass, PROP_GUIDANCE_IMAGE,
-      g_param_spec_double("guidance-image", "Image guidance",
-                          "How closely to follow references; 1: no guidance, -1: the model's "
-                          "default",
-                          -1.0, 100.0, -1.0, flags));
-  g_object_class_install_property(
-      klass, PROP_TEXT_OSCILLATION,
-      g_param_spec_enum("text-oscillation", "Text oscillation",
-                        "Leave text guidance out on every second step from the 10th on",
-                        GST_TYPE_OPENSORA_SWITCH, SWITCH_DEFAULT, flags));
-  g_object_class_install_property(
-      klass, PROP_IMAGE_OSCILLATION,
-      g_param_spec_enum("image-oscillation", "Image oscillation",
-                        "Leave image guidance out on every second step from the 10th on",
-                        GST_TYPE_OPENSORA_SWITCH, SWITCH_DEFAULT, flags));
-  g_object_class_install_property(
-      klass, PROP_TEMPORAL_SCALING,
-      g_param_spec_enum("temporal-scaling", "Temporal scaling",
-                        "Let image guidance fall with the steps and rise along the clip",
-                        GST_TYPE_OPENSORA_SWITCH, SWITCH_DEFAULT, flags));
-  g_object_class_install_property(
-      klass, PROP_SHIFT,
-      g_param_spec_enum("shift", "Shift",
-                        "Spend more steps on high noise, the more the larger the clip",
-                        GST_TYPE_OPENSORA_SWITCH, SWITCH_DEFAULT, flags));
-  g_object_class_install_property(
-      klass, PROP_FLOW_SHIFT,
-      g_param_spec_double("flow-shift", "Flow shift",
-                          "Strength of the shift; 0: from the size of the clip, -1: the model's "
-                          "default",
-                          -1.0, 100.0, -1.0, flags));
-  g_object_class_install_property(
-      klass, PROP_NUM_FRAMES,
-      g_param_spec_uint("num-frames", "Number of frames",
-                        "Frames of a clip: 1 (a picture) or 4 k + 1; 0: the model's default", 0,
-                        65533, 0, flags));
-  g_object_class_install_property(
-      klass, PROP_WIDTH,
-      g_param_spec_uint("width", "Width", "Width of the frames, a multiple of 16; 0: as negotiated",
-                        0, 8192, 0, flags));
-  g_object_class_install_property(
-      klass, PROP_HEIGHT,
-      g_param_spec_uint("height", "Height",
-                        "Height of the frames, a multiple of 16; 0: as negotiated", 0, 8192, 0,
-                        flags));
-  g_object_class_install_property(
-      klass, PROP_RESOLUTION,
-      g_param_spec_string("resolution", "Resolution",
-                          "Area of the frames by name (\"128px\", \"256px\", \"768px\", \"480p\"), "
-                          "instead of width and height; goes with aspect-ratio",
-                          NULL, flags));
-  g_object_class_install_property(
-      klass, PROP_ASPECT_RATIO,
-      g_param_spec_string("aspect-ratio", "Aspect ratio",
-                          "Shape of the frames by name (\"16:9\", \"9:16\", \"1:1\", \"2.39:1\", "
-                          "...); goes with resolution",
-                          NULL, flags));
-  g_object_class_install_property(
-      klass, PROP_CONDITION,
-      g_param_spec_enum("condition", "Condition",
-                        "What references are for; auto: one picture begins the clip, two are its "
-                        "ends, a video goes on",
-                        GST_TYPE_OPENSORA_CONDITION, CONDITION_AUTO, flags));
 }
 
 static void
@@ -1037,7 +748,8 @@ gst_opensora_denoise_class_init(GstOpenSoraDenoiseClass *klass)
   object_class->set_property = gst_opensora_denoise_set_property;
   object_class->get_property = gst_opensora_denoise_get_property;
   object_class->finalize = gst_opensora_denoise_finalize;
-  install_properties(object_class);
+  gst_opensora_model_install_properties(object_class, PROP_MODEL_LOCATION, PROP_DEVICE);
+  gst_opensora_sampling_install_properties(object_class, PROP_SAMPLING);
 
   gst_element_class_set_static_metadata(element_class, "Open-Sora denoiser", "Filter/Video",
                                         "Denoises the latent of a clip that a prompt describes",
@@ -1062,9 +774,6 @@ gst_opensora_denoise_class_init(GstOpenSoraDenoiseClass *klass)
   agg_class->aggregate = gst_opensora_denoise_aggregate;
   agg_class->create_new_pad = gst_opensora_denoise_create_new_pad;
   agg_class->get_next_time = gst_aggregator_simple_get_next_time;
-
-  gst_type_mark_as_plugin_api(GST_TYPE_OPENSORA_SWITCH, 0);
-  gst_type_mark_as_plugin_api(GST_TYPE_OPENSORA_CONDITION, 0);
 }
 
 static void
@@ -1073,8 +782,7 @@ gst_opensora_denoise_init(GstOpenSoraDenoise *self)
   GstPadTemplate *templ = gst_element_class_get_pad_template(GST_ELEMENT_GET_CLASS(self), "sink");
 
   gst_opensora_model_init(&self->model);
-  self->guidance = self->guidance_image = self->flow_shift = -1.0;
-  self->condition = CONDITION_AUTO;
+  gst_opensora_sampling_init(&self->sampling);
   self->cancellable = g_cancellable_new();
   gst_video_info_init(&self->info);
   self->info.fps_n = 0;

@@ -35,9 +35,9 @@ static const struct {
   GType (*get_type)(void);
   const char *name;
 } children[N_CHILDREN] = {
-    {gst_opensora_text_src_get_type, "text"},
-    {gst_opensora_denoise_get_type, "denoise"},
-    {gst_opensora_vae_dec_get_type, "decode"},
+  { gst_opensora_text_src_get_type, "text" },
+  { gst_opensora_denoise_get_type, "denoise" },
+  { gst_opensora_vae_dec_get_type, "decode" },
 };
 
 /* A property of the bin: the first child that has it, the child's name for it, and whether
@@ -168,7 +168,7 @@ install_child_properties(GObjectClass *klass)
       copy = copy_pspec(pspecs[p], own_name);
       if (!copy)
         continue;
-      g_array_append_vals(proxies, &(Proxy){.child = i, .child_property = name}, 1);
+      g_array_append_vals(proxies, &(Proxy){ .child = i, .child_property = name }, 1);
       g_object_class_install_property(klass, proxies->len, copy);
     }
     g_type_class_unref(child_class);

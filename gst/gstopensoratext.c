@@ -145,7 +145,7 @@ gst_opensora_text_encode(GstOpenSoraText *self, GstElement *element, OsrModel *m
   const OsrModelDir *dir = osr_model_get_dir(model);
   g_autofree char *negative = NULL;
   g_autofree char *text = NULL;
-  OsrTensor *tensors[4] = {NULL};
+  OsrTensor *tensors[4] = { NULL };
   GstOpenSoraProgress progress;
   GstOpenSoraClipMeta *meta;
   GError *error = NULL;

@@ -186,7 +186,7 @@ static GstFlowReturn
 gst_opensora_text_enc_generate(GstBaseTransform *trans, GstBuffer **output)
 {
   GstOpenSoraTextEnc *self = GST_OPENSORA_TEXT_ENC(trans);
-  GstOpenSoraTextClip clip = {0};
+  GstOpenSoraTextClip clip = { 0 };
   GstFlowReturn ret;
   guint num_samples;
 

@@ -235,7 +235,7 @@ gst_opensora_text_src_create(GstPushSrc *src, GstBuffer **buffer)
 {
   GstOpenSoraTextSrc *self = GST_OPENSORA_TEXT_SRC(src);
   g_autofree char *reference = NULL;
-  GstOpenSoraTextClip clip = {0};
+  GstOpenSoraTextClip clip = { 0 };
   const OsrPrompt *prompt;
   GstFlowReturn ret;
   guint num_samples;

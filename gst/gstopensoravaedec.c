@@ -83,9 +83,9 @@ gst_opensora_tiling_get_type(void)
 {
   static GType type;
   static const GFlagsValue values[] = {
-      {OSR_VAE_TILING_SPATIAL, "Tiles of the frame", "spatial"},
-      {OSR_VAE_TILING_TEMPORAL, "Pieces of the clip", "temporal"},
-      {0, NULL, NULL},
+    { OSR_VAE_TILING_SPATIAL, "Tiles of the frame", "spatial" },
+    { OSR_VAE_TILING_TEMPORAL, "Pieces of the clip", "temporal" },
+    { 0, NULL, NULL },
   };
 
   if (g_once_init_enter(&type))
@@ -178,7 +178,7 @@ static GstCaps *
 gst_opensora_vae_dec_transform_caps(GstBaseTransform *trans, GstPadDirection direction,
                                     GstCaps *caps, GstCaps *filter)
 {
-  static const char *const fields[] = {"width", "height", "framerate"};
+  static const char *const fields[] = { "width", "height", "framerate" };
   GstOpenSoraVaeDec *self = GST_OPENSORA_VAE_DEC(trans);
   GstCaps *other = gst_caps_new_empty();
 
@@ -324,7 +324,7 @@ gst_opensora_vae_dec_submit(GstBaseTransform *trans, gboolean is_discont, GstBuf
   OsrDevice *device = osr_model_get_device(self->model.model);
   g_autoptr(OsrTensor) latent = NULL;
   GstOpenSoraProgress progress;
-  DecodeProgress decode = {&progress, 0};
+  DecodeProgress decode = { &progress, 0 };
   GError *error = NULL;
   OsrVaeTiling tiling;
   OsrVae *vae;

@@ -269,7 +269,8 @@ encode_clip(GstOpenSoraVaeEnc *self, GstFlowReturn *ret)
   vae = osr_model_get_vae_encoder(self->model.model, self->cancellable, &error);
   if (vae) {
     const gint64 ratio = osr_vae_get_config(vae)->time_compression_ratio;
-    const gint64 dims[4] = {(self->n_frames - 1) / ratio * ratio + 1, self->height, self->width, 3};
+    const gint64 dims[4] = { (self->n_frames - 1) / ratio * ratio + 1, self->height, self->width,
+                             3 };
 
     video = osr_tensor_view(self->video, 0, 4, dims);
     latent = osr_vae_encode(vae, video, OSR_VAE_TILING_OFF, sample ? &seed : NULL, NULL,

@@ -48,7 +48,7 @@ picture_from_frame(const GstVideoFrame *frame, OsrPicture *picture)
 gboolean
 gst_opensora_video_fill_frame(OsrTensor *video, guint i, GstVideoFrame *frame, GError **error)
 {
-  OsrPicture picture = {0};
+  OsrPicture picture = { 0 };
 
   if (!picture_from_frame(frame, &picture)) {
     g_set_error(error, OSR_ERROR, OSR_ERROR_UNSUPPORTED, "cannot write frames of format %s",
@@ -119,7 +119,7 @@ gboolean
 gst_opensora_scaler_convert(GstOpenSoraScaler *self, GstVideoFrame *frame, OsrTensor *video,
                             guint i, GError **error)
 {
-  OsrPicture picture = {0};
+  OsrPicture picture = { 0 };
   GstVideoFrame out;
   gboolean ok;
 
@@ -199,14 +199,14 @@ join_frames(GPtrArray *frames, OsrDevice *device, GError **error)
   for (guint i = 0; i < frames->len; i++) {
     const OsrTensor *frame = g_ptr_array_index(frames, i);
     OsrResult result = osr_device_get_ops(device)->copy2d(
-        osr_device_get_context(device), &(OsrCopy2d){.x_dtype = frame->dtype,
-                                                     .y_dtype = frame->dtype,
-                                                     .m = 1,
-                                                     .n = n,
-                                                     .x = frame->data,
-                                                     .x_ld = n,
-                                                     .y = (guint8 *) video->data + i * frame->size,
-                                                     .y_ld = n});
+        osr_device_get_context(device), &(OsrCopy2d){ .x_dtype = frame->dtype,
+                                                      .y_dtype = frame->dtype,
+                                                      .m = 1,
+                                                      .n = n,
+                                                      .x = frame->data,
+                                                      .x_ld = n,
+                                                      .y = (guint8 *) video->data + i * frame->size,
+                                                      .y_ld = n });
 
     if (!osr_device_check(device, result, "reference frames", error)) {
       osr_device_unlock(device);

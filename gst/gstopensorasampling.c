@@ -1,0 +1,326 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "gstopensorasampling.h"
+
+#include <math.h>
+
+#define GST_TYPE_OPENSORA_SWITCH (gst_opensora_switch_get_type())
+static GType
+gst_opensora_switch_get_type(void)
+{
+  static GType type;
+  static const GEnumValue values[] = {
+    { GST_OPENSORA_SWITCH_DEFAULT, "As the model's defaults say", "default" },
+    { GST_OPENSORA_SWITCH_OFF, "Off", "off" },
+    { GST_OPENSORA_SWITCH_ON, "On", "on" },
+    { 0, NULL, NULL },
+  };
+
+  if (g_once_init_enter(&type))
+    g_once_init_leave(&type, g_enum_register_static("GstOpenSoraSwitch", values));
+  return type;
+}
+
+#define GST_TYPE_OPENSORA_CONDITION (gst_opensora_condition_get_type())
+static GType
+gst_opensora_condition_get_type(void)
+{
+  static GType type;
+  static const GEnumValue values[] = {
+    { GST_OPENSORA_CONDITION_AUTO, "Chosen by the references that are there", "auto" },
+    { OSR_CONDITION_T2V, "Text only; references are ignored", "t2v" },
+    { OSR_CONDITION_I2V_HEAD, "The clip begins with the picture", "i2v-head" },
+    { OSR_CONDITION_I2V_TAIL, "The clip ends with the picture", "i2v-tail" },
+    { OSR_CONDITION_I2V_LOOP, "The clip leads from the first to the second picture", "i2v-loop" },
+    { OSR_CONDITION_V2V_HEAD, "The clip goes on after 33 frames of video", "v2v-head" },
+    { OSR_CONDITION_V2V_TAIL, "The clip leads to 33 frames of video", "v2v-tail" },
+    { OSR_CONDITION_V2V_HEAD_EASY, "The clip goes on after 65 frames of video", "v2v-head-easy" },
+    { OSR_CONDITION_V2V_TAIL_EASY, "The clip leads to 65 frames of video", "v2v-tail-easy" },
+    { 0, NULL, NULL },
+  };
+
+  if (g_once_init_enter(&type))
+    g_once_init_leave(&type, g_enum_register_static("GstOpenSoraCondition", values));
+  return type;
+}
+
+void
+gst_opensora_sampling_init(GstOpenSoraSampling *self)
+{
+  memset(self, 0, sizeof *self);
+  self->guidance = self->guidance_image = self->flow_shift = -1.0;
+  self->condition = GST_OPENSORA_CONDITION_AUTO;
+}
+
+void
+gst_opensora_sampling_clear(GstOpenSoraSampling *self)
+{
+  g_clear_pointer(&self->resolution, g_free);
+  g_clear_pointer(&self->aspect_ratio, g_free);
+}
+
+void
+gst_opensora_sampling_install_properties(GObjectClass *klass, guint first_id)
+{
+  const GParamFlags flags = G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | GST_PARAM_MUTABLE_PLAYING;
+
+  g_object_class_install_property(klass, first_id + GST_OPENSORA_SAMPLING_PROP_STEPS,
+                                  g_param_spec_uint("steps", "Steps",
+                                                    "Denoising steps; 0: the model's default", 0,
+                                                    1000, 0, flags));
+  g_object_class_install_property(
+      klass, first_id + GST_OPENSORA_SAMPLING_PROP_GUIDANCE,
+      g_param_spec_double("guidance", "Guidance",
+                          "How closely to follow the text; 1: no guidance, -1: the model's default",
+                          -1.0, 100.0, -1.0, flags));
+  g_object_class_install_property(
+      klass, first_id + GST_OPENSORA_SAMPLING_PROP_GUIDANCE_IMAGE,
+      g_param_spec_double("guidance-image", "Image guidance",
+                          "How closely to follow references; 1: no guidance, -1: the model's "
+                          "default",
+                          -1.0, 100.0, -1.0, flags));
+  g_object_class_install_property(
+      klass, first_id + GST_OPENSORA_SAMPLING_PROP_TEXT_OSCILLATION,
+      g_param_spec_enum("text-oscillation", "Text oscillation",
+                        "Leave text guidance out on every second step from the 10th on",
+                        GST_TYPE_OPENSORA_SWITCH, GST_OPENSORA_SWITCH_DEFAULT, flags));
+  g_object_class_install_property(
+      klass, first_id + GST_OPENSORA_SAMPLING_PROP_IMAGE_OSCILLATION,
+      g_param_spec_enum("image-oscillation", "Image oscillation",
+                        "Leave image guidance out on every second step from the 10th on",
+                        GST_TYPE_OPENSORA_SWITCH, GST_OPENSORA_SWITCH_DEFAULT, flags));
+  g_object_class_install_property(
+      klass, first_id + GST_OPENSORA_SAMPLING_PROP_TEMPORAL_SCALING,
+      g_param_spec_enum("temporal-scaling", "Temporal scaling",
+                        "Let image guidance fall with the steps and rise along the clip",
+                        GST_TYPE_OPENSORA_SWITCH, GST_OPENSORA_SWITCH_DEFAULT, flags));
+  g_object_class_install_property(
+      klass, first_id + GST_OPENSORA_SAMPLING_PROP_SHIFT,
+      g_param_spec_enum("shift", "Shift",
+                        "Spend more steps on high noise, the more the larger the clip",
+                        GST_TYPE_OPENSORA_SWITCH, GST_OPENSORA_SWITCH_DEFAULT, flags));
+  g_object_class_install_property(
+      klass, first_id + GST_OPENSORA_SAMPLING_PROP_FLOW_SHIFT,
+      g_param_spec_double("flow-shift", "Flow shift",
+                          "Strength of the shift; 0: from the size of the clip, -1: the model's "
+                          "default",
+                          -1.0, 100.0, -1.0, flags));
+  g_object_class_install_property(
+      klass, first_id + GST_OPENSORA_SAMPLING_PROP_NUM_FRAMES,
+      g_param_spec_uint("num-frames", "Number of frames",
+                        "Frames of a clip: 1 (a picture) or 4 k + 1; 0: the model's default", 0,
+                        65533, 0, flags));
+  g_object_class_install_property(
+      klass, first_id + GST_OPENSORA_SAMPLING_PROP_WIDTH,
+      g_param_spec_uint("width", "Width", "Width of the frames, a multiple of 16; 0: as negotiated",
+                        0, 8192, 0, flags));
+  g_object_class_install_property(
+      klass, first_id + GST_OPENSORA_SAMPLING_PROP_HEIGHT,
+      g_param_spec_uint("height", "Height",
+                        "Height of the frames, a multiple of 16; 0: as negotiated", 0, 8192, 0,
+                        flags));
+  g_object_class_install_property(
+      klass, first_id + GST_OPENSORA_SAMPLING_PROP_RESOLUTION,
+      g_param_spec_string("resolution", "Resolution",
+                          "Area of the frames by name (\"128px\", \"256px\", \"768px\", \"480p\"), "
+                          "instead of width and height; goes with aspect-ratio",
+                          NULL, flags));
+  g_object_class_install_property(
+      klass, first_id + GST_OPENSORA_SAMPLING_PROP_ASPECT_RATIO,
+      g_param_spec_string("aspect-ratio", "Aspect ratio",
+                          "Shape of the frames by name (\"16:9\", \"9:16\", \"1:1\", \"2.39:1\", "
+                          "...); goes with resolution",
+                          NULL, flags));
+  g_object_class_install_property(
+      klass, first_id + GST_OPENSORA_SAMPLING_PROP_CONDITION,
+      g_param_spec_enum("condition", "Condition",
+                        "What references are for; auto: one picture begins the clip, two are its "
+                        "ends, a video goes on",
+                        GST_TYPE_OPENSORA_CONDITION, GST_OPENSORA_CONDITION_AUTO, flags));
+
+  gst_type_mark_as_plugin_api(GST_TYPE_OPENSORA_SWITCH, 0);
+  gst_type_mark_as_plugin_api(GST_TYPE_OPENSORA_CONDITION, 0);
+}
+
+static void
+set_string(char **field, const GValue *value)
+{
+  const char *s = g_value_get_string(value);
+
+  g_free(*field);
+  *field = s && *s ? g_strdup(s) : NULL;
+}
+
+gboolean
+gst_opensora_sampling_set_property(GstOpenSoraSampling *self, GstElement *element, guint id,
+                                   const GValue *value)
+{
+  gboolean known = TRUE;
+
+  GST_OBJECT_LOCK(element);
+  switch (id) {
+  case GST_OPENSORA_SAMPLING_PROP_STEPS:
+    self->steps = g_value_get_uint(value);
+    break;
+  case GST_OPENSORA_SAMPLING_PROP_GUIDANCE:
+    self->guidance = g_value_get_double(value);
+    break;
+  case GST_OPENSORA_SAMPLING_PROP_GUIDANCE_IMAGE:
+    self->guidance_image = g_value_get_double(value);
+    break;
+  case GST_OPENSORA_SAMPLING_PROP_TEXT_OSCILLATION:
+    self->text_oscillation = g_value_get_enum(value);
+    break;
+  case GST_OPENSORA_SAMPLING_PROP_IMAGE_OSCILLATION:
+    self->image_oscillation = g_value_get_enum(value);
+    break;
+  case GST_OPENSORA_SAMPLING_PROP_TEMPORAL_SCALING:
+    self->temporal_scaling = g_value_get_enum(value);
+    break;
+  case GST_OPENSORA_SAMPLING_PROP_SHIFT:
+    self->shift = g_value_get_enum(value);
+    break;
+  case GST_OPENSORA_SAMPLING_PROP_FLOW_SHIFT:
+    self->flow_shift = g_value_get_double(value);
+    break;
+  case GST_OPENSORA_SAMPLING_PROP_NUM_FRAMES:
+    self->num_frames = g_value_get_uint(value);
+    break;
+  case GST_OPENSORA_SAMPLING_PROP_WIDTH:
+    self->width = g_value_get_uint(value);
+    break;
+  case GST_OPENSORA_SAMPLING_PROP_HEIGHT:
+    self->height = g_value_get_uint(value);
+    break;
+  case GST_OPENSORA_SAMPLING_PROP_RESOLUTION:
+    set_string(&self->resolution, value);
+    break;
+  case GST_OPENSORA_SAMPLING_PROP_ASPECT_RATIO:
+    set_string(&self->aspect_ratio, value);
+    break;
+  case GST_OPENSORA_SAMPLING_PROP_CONDITION:
+    self->condition = g_value_get_enum(value);
+    break;
+  default:
+    known = FALSE;
+  }
+  GST_OBJECT_UNLOCK(element);
+  return known;
+}
+
+gboolean
+gst_opensora_sampling_get_property(GstOpenSoraSampling *self, GstElement *element, guint id,
+                                   GValue *value)
+{
+  gboolean known = TRUE;
+
+  GST_OBJECT_LOCK(element);
+  switch (id) {
+  case GST_OPENSORA_SAMPLING_PROP_STEPS:
+    g_value_set_uint(value, self->steps);
+    break;
+  case GST_OPENSORA_SAMPLING_PROP_GUIDANCE:
+    g_value_set_double(value, self->guidance);
+    break;
+  case GST_OPENSORA_SAMPLING_PROP_GUIDANCE_IMAGE:
+    g_value_set_double(value, self->guidance_image);
+    break;
+  case GST_OPENSORA_SAMPLING_PROP_TEXT_OSCILLATION:
+    g_value_set_enum(value, self->text_oscillation);
+    break;
+  case GST_OPENSORA_SAMPLING_PROP_IMAGE_OSCILLATION:
+    g_value_set_enum(value, self->image_oscillation);
+    break;
+  case GST_OPENSORA_SAMPLING_PROP_TEMPORAL_SCALING:
+    g_value_set_enum(value, self->temporal_scaling);
+    break;
+  case GST_OPENSORA_SAMPLING_PROP_SHIFT:
+    g_value_set_enum(value, self->shift);
+    break;
+  case GST_OPENSORA_SAMPLING_PROP_FLOW_SHIFT:
+    g_value_set_double(value, self->flow_shift);
+    break;
+  case GST_OPENSORA_SAMPLING_PROP_NUM_FRAMES:
+    g_value_set_uint(value, self->num_frames);
+    break;
+  case GST_OPENSORA_SAMPLING_PROP_WIDTH:
+    g_value_set_uint(value, self->width);
+    break;
+  case GST_OPENSORA_SAMPLING_PROP_HEIGHT:
+    g_value_set_uint(value, self->height);
+    break;
+  case GST_OPENSORA_SAMPLING_PROP_RESOLUTION:
+    g_value_set_string(value, self->resolution);
+    break;
+  case GST_OPENSORA_SAMPLING_PROP_ASPECT_RATIO:
+    g_value_set_string(value, self->aspect_ratio);
+    break;
+  case GST_OPENSORA_SAMPLING_PROP_CONDITION:
+    g_value_set_enum(value, self->condition);
+    break;
+  default:
+    known = FALSE;
+  }
+  GST_OBJECT_UNLOCK(element);
+  return known;
+}
+
+static gboolean
+switch_value(GstOpenSoraSwitch value, gboolean fallback)
+{
+  return value == GST_OPENSORA_SWITCH_DEFAULT ? fallback : value == GST_OPENSORA_SWITCH_ON;
+}
+
+void
+gst_opensora_sampling_get_params(GstOpenSoraSampling *self, GstElement *element,
+                                 const OsrModelDir *dir, OsrSamplingParams *params, gint *condition)
+{
+  *params = dir->sampling;
+
+  GST_OBJECT_LOCK(element);
+  if (self->steps)
+    params->num_steps = self->steps;
+  if (self->num_frames)
+    params->num_frames = self->num_frames;
+  if (self->guidance >= 0)
+    params->guidance = self->guidance;
+  if (self->guidance_image >= 0)
+    params->guidance_img = self->guidance_image;
+  if (self->flow_shift >= 0)
+    params->flow_shift = self->flow_shift;
+  params->text_osci = switch_value(self->text_oscillation, params->text_osci);
+  params->image_osci = switch_value(self->image_oscillation, params->image_osci);
+  params->scale_temporal_osci = switch_value(self->temporal_scaling, params->scale_temporal_osci);
+  params->shift = switch_value(self->shift, params->shift);
+  *condition = self->condition;
+  GST_OBJECT_UNLOCK(element);
+}
+
+gboolean
+gst_opensora_sampling_get_size(GstOpenSoraSampling *self, GstElement *element,
+                               const OsrModelDir *dir, guint *width, guint *height, GError **error)
+{
+  g_autofree char *resolution = NULL;
+  g_autofree char *aspect_ratio = NULL;
+
+  GST_OBJECT_LOCK(element);
+  *width = self->width;
+  *height = self->height;
+  resolution = g_strdup(self->resolution);
+  aspect_ratio = g_strdup(self->aspect_ratio);
+  GST_OBJECT_UNLOCK(element);
+
+  if (!resolution && !aspect_ratio)
+    return TRUE;
+  if (*width || *height) {
+    g_set_error_literal(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
+                        "set either width and height, or resolution and aspect-ratio");
+    return FALSE;
+  }
+  if (!resolution) {
+    /* The model's own area at another shape. */
+    const double area = (double) dir->sampling.width * dir->sampling.height;
+
+    resolution = g_strdup_printf("%upx", (guint) (sqrt(area) + 0.5));
+  }
+  return osr_aspect_size(resolution, aspect_ratio ? aspect_ratio : "16:9", width, height, error);
+}

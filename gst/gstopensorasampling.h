@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include "gstopensora.h"
+
+G_BEGIN_DECLS
+
+/* The property "condition" leaves the choice to the references that are there. */
+#define GST_OPENSORA_CONDITION_AUTO (-1)
+
+/**
+ * GstOpenSoraSwitch:
+ *
+ * A boolean that can be left to the model's defaults.
+ */
+typedef enum {
+  GST_OPENSORA_SWITCH_DEFAULT,
+  GST_OPENSORA_SWITCH_OFF,
+  GST_OPENSORA_SWITCH_ON,
+} GstOpenSoraSwitch;
+
+/**
+ * GstOpenSoraSampling:
+ *
+ * The sampling properties of opensoradenoise. Embedded in the element and guarded by its
+ * object lock; 0 and negative values stand for the model's defaults.
+ */
+typedef struct {
+  guint steps, num_frames, width, height;
+  double guidance, guidance_image, flow_shift;
+  GstOpenSoraSwitch text_oscillation, image_oscillation, temporal_scaling, shift;
+  char *resolution, *aspect_ratio;
+  gint condition;
+} GstOpenSoraSampling;
+
+enum {
+  GST_OPENSORA_SAMPLING_PROP_STEPS,
+  GST_OPENSORA_SAMPLING_PROP_GUIDANCE,
+  GST_OPENSORA_SAMPLING_PROP_GUIDANCE_IMAGE,
+  GST_OPENSORA_SAMPLING_PROP_TEXT_OSCILLATION,
+  GST_OPENSORA_SAMPLING_PROP_IMAGE_OSCILLATION,
+  GST_OPENSORA_SAMPLING_PROP_TEMPORAL_SCALING,
+  GST_OPENSORA_SAMPLING_PROP_SHIFT,
+  GST_OPENSORA_SAMPLING_PROP_FLOW_SHIFT,
+  GST_OPENSORA_SAMPLING_PROP_CONDITION,
+  GST_OPENSORA_SAMPLING_PROP_NUM_FRAMES, /* this and the rest change the caps */
+  GST_OPENSORA_SAMPLING_PROP_WIDTH,
+  GST_OPENSORA_SAMPLING_PROP_HEIGHT,
+  GST_OPENSORA_SAMPLING_PROP_RESOLUTION,
+  GST_OPENSORA_SAMPLING_PROP_ASPECT_RATIO,
+  GST_OPENSORA_SAMPLING_N_PROPS
+};
+
+void gst_opensora_sampling_init(GstOpenSoraSampling *self);
+void gst_opensora_sampling_clear(GstOpenSoraSampling *self);
+/* The properties get the ids first_id + GST_OPENSORA_SAMPLING_PROP_*. */
+void gst_opensora_sampling_install_properties(GObjectClass *klass, guint first_id);
+/* @id relative to first_id; FALSE if it is none of ours. */
+gboolean gst_opensora_sampling_set_property(GstOpenSoraSampling *self, GstElement *element,
+                                            guint id, const GValue *value);
+gboolean gst_opensora_sampling_get_property(GstOpenSoraSampling *self, GstElement *element,
+                                            guint id, GValue *value);
+
+/* The properties over the defaults of @dir. */
+void gst_opensora_sampling_get_params(GstOpenSoraSampling *self, GstElement *element,
+                                      const OsrModelDir *dir, OsrSamplingParams *params,
+                                      gint *condition);
+/* The frame size that the properties ask for, 0 for what they leave open. */
+gboolean
+gst_opensora_sampling_get_size(GstOpenSoraSampling *self, GstElement *element,
+                               const OsrModelDir *dir, guint *width, guint *height, GError **error);
+
+G_END_DECLS
