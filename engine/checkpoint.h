@@ -75,14 +75,14 @@ gboolean osr_loader_has(OsrLoader *loader, const char *format, ...) G_GNUC_PRINT
 OsrTensor *osr_loader_get(OsrLoader *loader, guint n_dims, const gint64 *dims, const char *format,
                           ...) G_GNUC_PRINTF(4, 5);
 /* Vectors and matrices, the usual case. */
-OsrTensor *osr_loader_vector(OsrLoader *loader, gint64 n, const char *format, ...)
-    G_GNUC_PRINTF(3, 4);
+OsrTensor *
+osr_loader_vector(OsrLoader *loader, gint64 n, const char *format, ...) G_GNUC_PRINTF(3, 4);
 OsrTensor *osr_loader_matrix(OsrLoader *loader, gint64 rows, gint64 columns, const char *format,
                              ...) G_GNUC_PRINTF(4, 5);
 /* Several tensors stacked along dim 0 into one [sum of rows, columns] (columns 0: vectors):
  * unfused projections become one. @names: NULL-terminated, @rows: rows of each. */
-OsrTensor *osr_loader_stack(OsrLoader *loader, const char *const *names, const gint64 *rows,
-                            gint64 columns);
+OsrTensor *
+osr_loader_stack(OsrLoader *loader, const char *const *names, const gint64 *rows, gint64 columns);
 /* PyTorch's Conv3d.weight [c_out, c_in, k_t, k_h, k_w] as [c_out, k_t, k_h, k_w, c_in]. */
 OsrTensor *osr_loader_conv3d(OsrLoader *loader, gint64 c_out, gint64 c_in, gint64 k_t, gint64 k_h,
                              gint64 k_w, const char *format, ...) G_GNUC_PRINTF(7, 8);

@@ -47,10 +47,10 @@ void osr_device_unlock(OsrDevice *device);
 gboolean osr_device_synchronize(OsrDevice *device, GError **error);
 
 /* Host bytes -> device memory and back; both block until the host side may be reused. */
-gboolean osr_device_upload(OsrDevice *device, gpointer dst, gconstpointer src, gsize size,
-                           GError **error);
-gboolean osr_device_download(OsrDevice *device, gpointer dst, gconstpointer src, gsize size,
-                             GError **error);
+gboolean
+osr_device_upload(OsrDevice *device, gpointer dst, gconstpointer src, gsize size, GError **error);
+gboolean
+osr_device_download(OsrDevice *device, gpointer dst, gconstpointer src, gsize size, GError **error);
 
 /* Turns an OsrResult of an op on @device into a GError: TRUE for OSR_OK. @what names the
  * caller's step ("mmdit: double block 3"). */

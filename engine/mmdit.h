@@ -39,13 +39,13 @@ typedef struct _OsrMmdit OsrMmdit;
 
 /* A batch of inputs. All tensors on the model's device, in its dtype. B items. */
 typedef struct {
-  OsrTensor *img;        /* [B, L, in_channels] tokens of the noisy latent */
-  OsrTensor *cond;       /* [B, L, in_channels + patch^2] or NULL without cond_embed */
-  OsrTensor *txt;        /* [B, L_txt, context_in_dim] */
-  OsrTensor *vec;        /* [B, vec_in_dim] */
+  OsrTensor *img;              /* [B, L, in_channels] tokens of the noisy latent */
+  OsrTensor *cond;             /* [B, L, in_channels + patch^2] or NULL without cond_embed */
+  OsrTensor *txt;              /* [B, L_txt, context_in_dim] */
+  OsrTensor *vec;              /* [B, vec_in_dim] */
   guint frames, height, width; /* of the token grid, L = frames * height * width */
-  float timestep;        /* in [0, 1] */
-  float guidance;        /* used with guidance_embed */
+  float timestep;              /* in [0, 1] */
+  float guidance;              /* used with guidance_embed */
 } OsrMmditInput;
 
 OsrMmdit *osr_mmdit_load(const OsrMmditConfig *config, OsrLoader *loader, GError **error);
@@ -54,8 +54,8 @@ const OsrMmditConfig *osr_mmdit_get_config(OsrMmdit *mmdit);
 OsrDevice *osr_mmdit_get_device(OsrMmdit *mmdit);
 
 /* The velocity [B, L, in_channels]. Looks at @cancellable before every block. */
-OsrTensor *osr_mmdit_forward(OsrMmdit *mmdit, const OsrMmditInput *input,
-                             GCancellable *cancellable, GError **error);
+OsrTensor *osr_mmdit_forward(OsrMmdit *mmdit, const OsrMmditInput *input, GCancellable *cancellable,
+                             GError **error);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(OsrMmdit, osr_mmdit_free)
 

@@ -41,8 +41,8 @@ gboolean osr_model_encode_text(OsrModel *model, const char *text, OsrTensor **tx
                                guint *truncated, GCancellable *cancellable, GError **error);
 
 /* Latent size of a clip: T, h, w, C. */
-void osr_model_latent_dims(OsrModel *model, guint num_frames, guint width, guint height,
-                           guint dims[4]);
+void
+osr_model_latent_dims(OsrModel *model, guint num_frames, guint width, guint height, guint dims[4]);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(OsrModel, osr_model_unref)
 

@@ -8,6 +8,7 @@
 #include "checkpoint.h"
 #include "device.h"
 #include "error.h"
+#include "frames.h"
 #include "model.h"
 #include "ops.h"
 #include "prompts.h"

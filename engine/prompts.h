@@ -20,8 +20,8 @@ void osr_prompt_free(OsrPrompt *prompt);
  * and CRLF are accepted. Errors name the file and the row. Returns OsrPrompt*, never
  * empty. (transfer full) */
 GPtrArray *osr_prompts_read(const char *path, GError **error);
-GPtrArray *osr_prompts_parse(const char *data, gssize length, gboolean csv, const char *name,
-                             GError **error);
+GPtrArray *
+osr_prompts_parse(const char *data, gssize length, gboolean csv, const char *name, GError **error);
 
 /* Upstream's decoration: trims, ends with a full stop, adds " @fps FPS." unless the text
  * ends in one already, then " @motion_score motion score.". 0 leaves a part out. */

@@ -50,17 +50,17 @@ typedef struct {
   guint32 sequence;
 } OsrSamplingParams;
 
-#define OSR_SAMPLING_PARAMS_INIT                                                                  \
-  {                                                                                               \
-    .width = 336, .height = 192, .num_frames = 129, .num_steps = 50, .guidance = 7.5,            \
-    .guidance_img = 3.0, .text_osci = TRUE, .image_osci = TRUE, .scale_temporal_osci = TRUE,      \
-    .shift = TRUE, .flow_shift = 0.0, .seed = 42, .sequence = 0                                   \
+#define OSR_SAMPLING_PARAMS_INIT                                                                   \
+  {                                                                                                \
+    .width = 336, .height = 192, .num_frames = 129, .num_steps = 50, .guidance = 7.5,              \
+    .guidance_img = 3.0, .text_osci = TRUE, .image_osci = TRUE, .scale_temporal_osci = TRUE,       \
+    .shift = TRUE, .flow_shift = 0.0, .seed = 42, .sequence = 0                                    \
   }
 
 /* The time steps, num_steps + 1 values from 1 down to 0: get_schedule() upstream.
  * @tokens_per_frame: tokens of one latent frame, @latent_frames: T. (transfer full) */
-float *osr_schedule_new(const OsrSamplingParams *params, guint tokens_per_frame,
-                        guint latent_frames);
+float *
+osr_schedule_new(const OsrSamplingParams *params, guint tokens_per_frame, guint latent_frames);
 
 /* The factors of the three predictions at step @step: text and image guidance as upstream
  * computes them, then pred = sum_i weight_i[frame] * forward_i, for forward 0 = prompt with
@@ -95,9 +95,9 @@ gboolean osr_sampling_params_check(const OsrSamplingParams *params, const OsrMmd
 /* Runs the denoising loop: a latent [T, h, w, C] ready for osr_vae_decode(). @latent_dims:
  * T, h, w, C. References replace their frames in the result as upstream does.
  * @noise: starting point [T, h, w, C] or NULL to draw it from the seed. */
-OsrTensor *osr_sampler_run(OsrMmdit *mmdit, const OsrSamplingParams *params,
-                           const OsrSamplerInput *input, const guint latent_dims[4],
-                           OsrTensor *noise, OsrSamplerCallback callback, gpointer user_data,
-                           GCancellable *cancellable, GError **error);
+OsrTensor *
+osr_sampler_run(OsrMmdit *mmdit, const OsrSamplingParams *params, const OsrSamplerInput *input,
+                const guint latent_dims[4], OsrTensor *noise, OsrSamplerCallback callback,
+                gpointer user_data, GCancellable *cancellable, GError **error);
 
 G_END_DECLS

@@ -33,8 +33,8 @@ void osr_t5_free(OsrT5 *t5);
 
 /* ids: host, [n_ids]. The last hidden state [1, n_ids, d_model] in the dtype it was
  * loaded with. (transfer full) */
-OsrTensor *osr_t5_encode(OsrT5 *t5, const gint32 *ids, guint n_ids, GCancellable *cancellable,
-                         GError **error);
+OsrTensor *
+osr_t5_encode(OsrT5 *t5, const gint32 *ids, guint n_ids, GCancellable *cancellable, GError **error);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(OsrT5, osr_t5_free)
 

@@ -34,8 +34,8 @@ GType osr_tensor_get_type(void);
 
 /* Undefined contents. Every dim >= 0; OSR_ERROR_MEMORY when the pool refuses,
  * OSR_ERROR_INVALID_ARGUMENT when the size overflows. */
-OsrTensor *osr_tensor_new(OsrDevice *device, OsrDType dtype, guint n_dims, const gint64 *dims,
-                          GError **error);
+OsrTensor *
+osr_tensor_new(OsrDevice *device, OsrDType dtype, guint n_dims, const gint64 *dims, GError **error);
 /* The same with the dims as arguments, ended by -1: osr_tensor_make(dev, dt, &err, 4, 3, -1). */
 OsrTensor *osr_tensor_make(OsrDevice *device, OsrDType dtype, GError **error, ...);
 /* Copies host data of the tensor's dtype and size. */
@@ -50,8 +50,7 @@ gint64 osr_tensor_n_elements(const OsrTensor *tensor);
 /* Copies everything to host memory of @size bytes (= tensor->size) and waits for it. */
 gboolean osr_tensor_download(OsrTensor *tensor, gpointer dst, gsize size, GError **error);
 /* On @device as @dtype; the same tensor with a new reference if it is that already. */
-OsrTensor *osr_tensor_convert(OsrTensor *tensor, OsrDevice *device, OsrDType dtype,
-                              GError **error);
+OsrTensor *osr_tensor_convert(OsrTensor *tensor, OsrDevice *device, OsrDType dtype, GError **error);
 gboolean osr_tensor_zero(OsrTensor *tensor, GError **error);
 
 /* "[2, 3, 4]", newly allocated. */

@@ -16,8 +16,8 @@ typedef struct _OsrTokenizer OsrTokenizer;
 
 /* @path: spiece.model. */
 OsrTokenizer *osr_tokenizer_new_t5(const char *path, GError **error);
-OsrTokenizer *osr_tokenizer_new_clip(const char *vocab_path, const char *merges_path,
-                                     GError **error);
+OsrTokenizer *
+osr_tokenizer_new_clip(const char *vocab_path, const char *merges_path, GError **error);
 void osr_tokenizer_free(OsrTokenizer *tokenizer);
 guint osr_tokenizer_vocab_size(OsrTokenizer *tokenizer);
 

@@ -11,14 +11,14 @@ G_BEGIN_DECLS
 
 /* Upstream's AutoEncoder3DConfig. Comments: HunyuanVideo. */
 typedef struct {
-  guint in_channels, out_channels; /* 3, 3 */
-  guint latent_channels;           /* 16 */
-  guint n_blocks;                  /* 4 */
+  guint in_channels, out_channels;              /* 3, 3 */
+  guint latent_channels;                        /* 16 */
+  guint n_blocks;                               /* 4 */
   guint block_out_channels[OSR_VAE_MAX_BLOCKS]; /* 128, 256, 512, 512 */
-  guint layers_per_block;          /* 2 */
-  guint norm_num_groups;           /* 32 */
-  guint time_compression_ratio;    /* 4 */
-  guint spatial_compression_ratio; /* 8 */
+  guint layers_per_block;                       /* 2 */
+  guint norm_num_groups;                        /* 32 */
+  guint time_compression_ratio;                 /* 4 */
+  guint spatial_compression_ratio;              /* 8 */
   gboolean mid_block_add_attention;
   double scale_factor, shift_factor; /* 0.476986, 0 */
   guint sample_size, sample_tsize;   /* 256, 64: tiles, in pixels and frames */
@@ -58,9 +58,8 @@ OsrTensor *osr_vae_encode(OsrVae *vae, OsrTensor *video, OsrVaeTiling tiling, co
                           OsrTensor **moments, GCancellable *cancellable, GError **error);
 /* @latent [t, h, w, C] -> video [T, H, W, 3], not clamped. Looks at @cancellable between
  * blocks. */
-OsrTensor *osr_vae_decode(OsrVae *vae, OsrTensor *latent, OsrVaeTiling tiling,
-                          OsrProgress progress, gpointer user_data, GCancellable *cancellable,
-                          GError **error);
+OsrTensor *osr_vae_decode(OsrVae *vae, OsrTensor *latent, OsrVaeTiling tiling, OsrProgress progress,
+                          gpointer user_data, GCancellable *cancellable, GError **error);
 /* Bytes that an untiled decode of a t x h x w latent takes at its peak. */
 guint64 osr_vae_decode_memory(const OsrVaeConfig *config, guint t, guint h, guint w);
 

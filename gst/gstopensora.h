@@ -26,6 +26,13 @@ G_BEGIN_DECLS
 
 GST_DEBUG_CATEGORY_EXTERN(gst_opensora_debug);
 
+GST_ELEMENT_REGISTER_DECLARE(opensoratextsrc);
+GST_ELEMENT_REGISTER_DECLARE(opensoratextenc);
+GST_ELEMENT_REGISTER_DECLARE(opensoradenoise);
+GST_ELEMENT_REGISTER_DECLARE(opensoravaedec);
+GST_ELEMENT_REGISTER_DECLARE(opensoravaeenc);
+GST_ELEMENT_REGISTER_DECLARE(opensorasrc);
+
 /**
  * GstOpenSoraModel:
  *

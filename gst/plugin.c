@@ -5,13 +5,6 @@
  */
 #include "gstopensora.h"
 
-GST_ELEMENT_REGISTER_DECLARE(opensoratextsrc);
-GST_ELEMENT_REGISTER_DECLARE(opensoratextenc);
-GST_ELEMENT_REGISTER_DECLARE(opensoradenoise);
-GST_ELEMENT_REGISTER_DECLARE(opensoravaedec);
-GST_ELEMENT_REGISTER_DECLARE(opensoravaeenc);
-GST_ELEMENT_REGISTER_DECLARE(opensorasrc);
-
 static gboolean
 plugin_init(GstPlugin *plugin)
 {

@@ -424,7 +424,8 @@ def loop_case(seed, condition, frames=5, steps=14, references=(), batch=1, **cha
     model = r.weights(MMDiT(cfg).double())
     height, width, channels = 4, 6, cfg.in_channels // cfg.patch_size**2
     noise = r.normal(batch, channels, frames, height, width)
-    txt, y_vec = r.normal(3 * batch, 6, cfg.context_in_dim), r.normal(3 * batch, cfg.vec_in_dim)
+    txt, y_vec = r.normal(2 * batch, 6, cfg.context_in_dim), r.normal(2 * batch, cfg.vec_in_dim)
+    txt, y_vec = (torch.cat((v, v[batch:])) for v in (txt, y_vec))
     refs = [r.normal(channels, n, height, width) for n in references]
     rows = [refs or None] + [None] * (batch - 1)
     masks, values = sampler.prepare_inference_condition(noise, condition, rows, option["causal"])

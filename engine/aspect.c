@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "aspect.h"
+
+#include <math.h>
+
+#include "error.h"
+
+#define ALIGN 16 /* pixels a token covers: 8 in the VAE, 2 in a patch */
+#define MAX_RESOLUTION 8192
+#define N_ASPECT_RATIOS 15
+
+/* Upstream computes nine sizes and then enters each under the turned name, too, over what is
+ * there already. So "16:9" has the size of "9:16" turned, which rounds differently. */
+static const struct {
+  double width, height;
+  gboolean turned;
+} ratios[N_ASPECT_RATIOS] = {
+  { 2.39, 1, FALSE }, { 2, 1, FALSE },   { 9, 16, TRUE }, { 1.85, 1, FALSE }, { 16, 9, TRUE },
+  { 5, 8, FALSE },    { 3, 2, FALSE },   { 4, 3, FALSE }, { 1, 1, FALSE },    { 2.39, 1, TRUE },
+  { 2, 1, TRUE },     { 1.85, 1, TRUE }, { 5, 8, TRUE },  { 3, 2, TRUE },     { 4, 3, TRUE },
+};
+
+static const char *const names[N_ASPECT_RATIOS + 1] = {
+  "2.39:1", "2:1",    "16:9", "1.85:1", "9:16", "5:8", "3:2", "4:3",
+  "1:1",    "1:2.39", "1:2",  "1:1.85", "8:5",  "2:3", "3:4", NULL,
+};
+
+const char *const *
+osr_aspect_ratios(void)
+{
+  return names;
+}
+
+/* Pixels of "256px" (a square's side) or "480p" (lines at 16:9), 0 if it is neither. */
+static double
+count_pixels(const char *resolution)
+{
+  char *end;
+  const guint64 size = g_ascii_strtoull(resolution, &end, 10);
+
+  if (!g_ascii_isdigit(*resolution) || size > MAX_RESOLUTION)
+    return 0;
+  const double area = (double) (size * size);
+  if (g_str_equal(end, "px"))
+    return area;
+  return g_str_equal(end, "p") ? floor(area / 9 * 16) : 0;
+}
+
+static guint
+align_down(double pixels)
+{
+  return (guint) floor(pixels / ALIGN) * ALIGN;
+}
+
+gboolean
+osr_aspect_size(const char *resolution, const char *aspect_ratio, guint *width, guint *height,
+                GError **error)
+{
+  guint i = 0;
+
+  g_return_val_if_fail(resolution != NULL && aspect_ratio != NULL, FALSE);
+
+  while (i < N_ASPECT_RATIOS && !g_str_equal(names[i], aspect_ratio))
+    i++;
+  if (i == N_ASPECT_RATIOS) {
+    g_autofree char *known = g_strjoinv(", ", (char **) names);
+    g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
+                "Unknown aspect ratio \"%s\"; known are %s", aspect_ratio, known);
+    return FALSE;
+  }
+
+  const double pixels = count_pixels(resolution);
+  const guint w = align_down(sqrt(pixels * (ratios[i].width / ratios[i].height)));
+  const guint h = w > 0 ? align_down(pixels / w) : 0;
+  if (h == 0) {
+    g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
+                "Resolution \"%s\" is not possible; known are names like 256px and 768px (the "
+                "side of a square of that area) or 480p and 720p (lines at 16:9), up to %d",
+                resolution, MAX_RESOLUTION);
+    return FALSE;
+  }
+  *width = ratios[i].turned ? h : w;
+  *height = ratios[i].turned ? w : h;
+  return TRUE;
+}

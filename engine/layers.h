@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * layers.h: what the transformers here have in common. Private.
+ */
+#pragma once
+
+#include "checkpoint.h"
+#include "error.h"
+
+G_BEGIN_DECLS
+
+/* g_autoptr(OsrDeviceLocker) locker = osr_device_locker_new(device); holds the lock until
+ * the end of the block. */
+typedef OsrDevice OsrDeviceLocker;
+
+static inline OsrDeviceLocker *
+osr_device_locker_new(OsrDevice *device)
+{
+  osr_device_lock(device);
+  return device;
+}
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(OsrDeviceLocker, osr_device_unlock)
+
+/*
+ * A sequence of op calls on one device. The first failure sticks and what follows is
+ * skipped, so that a model reads as a straight line and asks osr_run_check() once a block.
+ */
+typedef struct {
+  OsrDevice *device; /* borrowed */
+  OsrOpsContext *ctx;
+  const OsrOps *ops;
+  OsrDType dtype; /* of activations */
+  OsrResult result;
+} OsrRun;
+
+static inline OsrRun
+osr_run_start(OsrDevice *device, OsrDType dtype)
+{
+  return (OsrRun){
+    .device = device,
+    .ctx = osr_device_get_context(device),
+    .ops = osr_device_get_ops(device),
+    .dtype = dtype,
+    .result = OSR_OK,
+  };
+}
+
+/* osr_run(run, attention, &(OsrAttention) { ... }) */
+#define osr_run(run, op, ...)                                                                      \
+  G_STMT_START                                                                                     \
+  {                                                                                                \
+    if ((run)->result == OSR_OK)                                                                   \
+      (run)->result = (run)->ops->op((run)->ctx, __VA_ARGS__);                                     \
+  }                                                                                                \
+  G_STMT_END
+
+static inline gboolean
+    G_GNUC_PRINTF(3, 4) osr_run_check(OsrRun *run, GError **error, const char *format, ...)
+{
+  g_autofree char *what = NULL;
+  va_list args;
+
+  if (run->result == OSR_OK)
+    return TRUE;
+  va_start(args, format);
+  what = g_strdup_vprintf(format, args);
+  va_end(args);
+  return osr_device_check(run->device, run->result, what, error);
+}
+
+/* Rows inside a buffer: row i of item b starts b * batch + i * ld elements after data. */
+typedef struct {
+  gpointer data;
+  gint64 ld, batch;
+} OsrRows;
+
+/* The rows of a [B, L, N] tensor from @row on, each from @column on. [B, N] is B items of
+ * one row. */
+static inline OsrRows
+osr_rows(const OsrTensor *tensor, gint64 row, gint64 column)
+{
+  gint64 ld = tensor->dims[tensor->n_dims - 1];
+
+  return (OsrRows){
+    .data = (char *) tensor->data + (row * ld + column) * osr_dtype_size(tensor->dtype),
+    .ld = ld,
+    .batch = tensor->n_dims == 3 ? tensor->dims[1] * ld : ld,
+  };
+}
+
+static inline OsrTensor *
+osr_tensor_new_3d(OsrRun *run, gint64 a, gint64 b, gint64 c, GError **error)
+{
+  return osr_tensor_new(run->device, run->dtype, 3, (gint64[]){ a, b, c }, error);
+}
+
+/* A linear layer: weight [n, k], bias [n] or NULL. */
+typedef struct {
+  OsrTensor *weight, *bias;
+} OsrDense;
+
+/* @format: the layer's name, to which ".weight" and ".bias" are added. */
+static inline OsrDense G_GNUC_PRINTF(5, 6)
+    osr_dense_load(OsrLoader *loader, gint64 n, gint64 k, gboolean bias, const char *format, ...)
+{
+  g_autofree char *name = NULL;
+  OsrDense dense = { 0 };
+  va_list args;
+
+  va_start(args, format);
+  name = g_strdup_vprintf(format, args);
+  va_end(args);
+  dense.weight = osr_loader_matrix(loader, n, k, "%s.weight", name);
+  if (bias)
+    dense.bias = osr_loader_vector(loader, n, "%s.bias", name);
+  return dense;
+}
+
+#define OSR_DENSE_MAX_STACK 3
+
+/* Layers @names, each a prefix and a part's name, with @rows outputs each, as one layer. */
+static inline OsrDense
+osr_dense_stack(OsrLoader *loader, const char *prefix, const char *const *names, const gint64 *rows,
+                gint64 k, gboolean bias)
+{
+  char *weights[OSR_DENSE_MAX_STACK + 1] = { NULL }, *biases[OSR_DENSE_MAX_STACK + 1] = { NULL };
+  OsrDense dense = { 0 };
+
+  for (guint i = 0; names[i] && i < OSR_DENSE_MAX_STACK; i++) {
+    weights[i] = g_strdup_printf("%s%s.weight", prefix, names[i]);
+    biases[i] = g_strdup_printf("%s%s.bias", prefix, names[i]);
+  }
+  dense.weight = osr_loader_stack(loader, (const char *const *) weights, rows, k);
+  if (bias)
+    dense.bias = osr_loader_stack(loader, (const char *const *) biases, rows, 0);
+  for (guint i = 0; i < OSR_DENSE_MAX_STACK; i++) {
+    g_free(weights[i]);
+    g_free(biases[i]);
+  }
+  return dense;
+}
+
+/* Outputs @first .. @first + @n of a layer as one of their own, sharing its memory. */
+static inline OsrDense
+osr_dense_view(const OsrDense *dense, gint64 first, gint64 n)
+{
+  OsrDense view = { 0 };
+
+  if (dense->weight) {
+    gint64 k = dense->weight->dims[1];
+
+    view.weight = osr_tensor_view(dense->weight, first * k, 2, (gint64[]){ n, k });
+  }
+  if (dense->bias)
+    view.bias = osr_tensor_view(dense->bias, first, 1, &n);
+  return view;
+}
+
+static inline void
+osr_dense_clear(OsrDense *dense)
+{
+  g_clear_pointer(&dense->weight, osr_tensor_unref);
+  g_clear_pointer(&dense->bias, osr_tensor_unref);
+}
+
+static inline gconstpointer
+osr_tensor_data(const OsrTensor *tensor)
+{
+  return tensor ? tensor->data : NULL;
+}
+
+/* y = act(x W^T + b) */
+static inline void
+osr_run_linear(OsrRun *run, const OsrDense *dense, OsrAct act, gint64 batch, gint64 m, OsrRows x,
+               OsrRows y)
+{
+  osr_run(run, linear,
+          &(OsrLinear){
+              .dtype = run->dtype,
+              .w_dtype = dense->weight->dtype,
+              .batch = batch,
+              .m = m,
+              .n = (int) dense->weight->dims[0],
+              .k = (int) dense->weight->dims[1],
+              .x = x.data,
+              .x_ld = x.ld,
+              .x_batch = x.batch,
+              .w = dense->weight->data,
+              .bias = osr_tensor_data(dense->bias),
+              .act = act,
+              .y = y.data,
+              .y_ld = y.ld,
+              .y_batch = y.batch,
+          });
+}
+
+/* y += gate * (x W^T + b); @gate: one row an item, data NULL for 1. */
+static inline void
+osr_run_linear_add(OsrRun *run, const OsrDense *dense, gint64 batch, gint64 m, OsrRows x,
+                   OsrRows gate, OsrRows y)
+{
+  osr_run(run, linear,
+          &(OsrLinear){
+              .dtype = run->dtype,
+              .w_dtype = dense->weight->dtype,
+              .batch = batch,
+              .m = m,
+              .n = (int) dense->weight->dims[0],
+              .k = (int) dense->weight->dims[1],
+              .x = x.data,
+              .x_ld = x.ld,
+              .x_batch = x.batch,
+              .w = dense->weight->data,
+              .bias = osr_tensor_data(dense->bias),
+              .gate = gate.data,
+              .gate_batch = gate.batch,
+              .residual = y.data,
+              .residual_ld = y.ld,
+              .residual_batch = y.batch,
+              .y = y.data,
+              .y_ld = y.ld,
+              .y_batch = y.batch,
+          });
+}
+
+/* TRUE if every one of the @n values is in [1, 2^20]: what keeps the products of two sizes
+ * of a config far from overflow. @names and @values go together. */
+static inline gboolean
+osr_config_check_sizes(const char *model, guint n, const char *const *names, const guint *values,
+                       GError **error)
+{
+  for (guint i = 0; i < n; i++) {
+    if (values[i] < 1 || values[i] > 1 << 20) {
+      g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
+                  "%s: %s is %u in the config, outside of 1 to %u", model, names[i], values[i],
+                  1u << 20);
+      return FALSE;
+    }
+  }
+  return TRUE;
+}
+
+G_END_DECLS

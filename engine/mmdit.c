@@ -1,0 +1,742 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * mmdit.c: the denoiser of Open-Sora 2.0.
+ *
+ * Text and video share one token buffer x [B, L, D], L = text + video, the text's rows
+ * first. Double blocks give each row range its own weights, single blocks treat all rows
+ * alike, so nothing is ever concatenated. qkv [B, L, 3, heads, head_dim] is joint as well:
+ * attention reads q, k and v out of it by strides. Block outputs are added to x in place,
+ * by the last matrix product of each branch.
+ */
+#include "mmdit.h"
+
+#include <math.h>
+
+#include "layers.h"
+#include "mmdit-private.h"
+
+#define TIME_FEATURES 256
+#define TIME_FACTOR 1000.0f
+#define TIME_MAX_PERIOD 10000.0f
+#define NORM_EPS 1e-6f
+
+typedef struct {
+  OsrDense in, out;
+} Embedder;
+
+/* The weights of one stream of a double block. */
+typedef struct {
+  OsrDense qkv, proj;           /* [3 D, D], [D, D] */
+  OsrDense up, down;            /* [M, D], [D, M] */
+  OsrTensor *q_scale, *k_scale; /* [head_dim] */
+} Stream;
+
+enum { TEXT, VIDEO, N_STREAMS };
+
+typedef struct {
+  OsrDense modulation; /* [12 D, D]: six vectors of the text, six of the video */
+  Stream streams[N_STREAMS];
+} DoubleBlock;
+
+typedef struct {
+  OsrDense modulation;          /* [3 D, D] */
+  OsrDense qkv, up;             /* [3 D, D], [M, D]: parts of linear1 */
+  OsrDense down;                /* [D, D + M]: linear2 */
+  OsrTensor *q_scale, *k_scale; /* [head_dim] */
+} SingleBlock;
+
+struct _OsrMmdit {
+  OsrMmditConfig config;
+  OsrDevice *device;
+  OsrDType dtype;
+  gint64 mlp_dim;
+
+  OsrDense img_in, txt_in, cond_in;
+  Embedder time_in, vector_in, guidance_in;
+  DoubleBlock *doubles;
+  SingleBlock *singles;
+  OsrDense final_modulation, final_linear; /* [2 D, D], [in_channels, D] */
+
+  /* Rotary tables f32 [rope_text + frames * height * width, head_dim / 2] of the last
+   * geometry. The text's rows all say "no rotation". */
+  OsrTensor *rope_cos, *rope_sin;
+  guint rope_frames, rope_height, rope_width;
+  gint64 rope_text;
+};
+
+/* Loading */
+
+static gboolean
+check_config(const OsrMmditConfig *c, GError **error)
+{
+  static const char *const names[] = { "in_channels", "vec_in_dim", "context_in_dim",
+                                       "hidden_size", "num_heads",  "patch_size" };
+  const guint values[] = { c->in_channels, c->vec_in_dim, c->context_in_dim,
+                           c->hidden_size, c->num_heads,  c->patch_size };
+  guint64 pairs = 0;
+
+  if (!osr_config_check_sizes("mmdit", G_N_ELEMENTS(values), names, values, error))
+    return FALSE;
+  if (c->depth > 1024 || c->depth_single_blocks > 1024) {
+    g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
+                "mmdit: %u and %u blocks are more than any model has", c->depth,
+                c->depth_single_blocks);
+    return FALSE;
+  }
+  if (c->patch_size > 256 || c->in_channels % (c->patch_size * c->patch_size) != 0) {
+    g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
+                "mmdit: in_channels %u is not a multiple of patch_size %u squared", c->in_channels,
+                c->patch_size);
+    return FALSE;
+  }
+  for (guint i = 0; i < 3; i++) {
+    pairs += c->axes_dim[i] / 2;
+    if (c->axes_dim[i] % 2 != 0)
+      pairs = G_MAXUINT32;
+  }
+  if (c->hidden_size % (2 * c->num_heads) != 0 || pairs != c->hidden_size / c->num_heads / 2) {
+    g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
+                "mmdit: axes_dim %u, %u, %u have to be even and add up to hidden_size %u / "
+                "num_heads %u",
+                c->axes_dim[0], c->axes_dim[1], c->axes_dim[2], c->hidden_size, c->num_heads);
+    return FALSE;
+  }
+  /* Written so that a NaN fails. */
+  if (!(c->mlp_ratio * c->hidden_size >= 1 && c->mlp_ratio * c->hidden_size <= 1 << 24) ||
+      !(c->theta > 0 && c->theta <= G_MAXDOUBLE)) {
+    g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
+                "mmdit: mlp_ratio %g or theta %g is out of range", c->mlp_ratio, c->theta);
+    return FALSE;
+  }
+  return TRUE;
+}
+
+static Embedder
+load_embedder(OsrLoader *loader, gint64 n_in, gint64 n, const char *name)
+{
+  return (Embedder){
+    .in = osr_dense_load(loader, n, n_in, TRUE, "%s.in_layer", name),
+    .out = osr_dense_load(loader, n, n, TRUE, "%s.out_layer", name),
+  };
+}
+
+/* Whether the weights under @prefix are stored fused: as the config says, or the other way
+ * round if the file has the other name only. */
+static gboolean
+is_fused(const OsrMmditConfig *c, OsrLoader *loader, const char *prefix, const char *fused,
+         const char *split)
+{
+  return osr_loader_has(loader, "%s%s.weight", prefix, c->fused_qkv ? fused : split)
+             ? c->fused_qkv
+             : osr_loader_has(loader, "%s%s.weight", prefix, fused);
+}
+
+static void
+load_stream(Stream *s, const OsrMmdit *mmdit, OsrLoader *loader, const char *prefix)
+{
+  static const char *const names[] = { "attn.q_proj", "attn.k_proj", "attn.v_proj", NULL };
+  const OsrMmditConfig *c = &mmdit->config;
+  gint64 d = c->hidden_size, m = mmdit->mlp_dim, head_dim = d / c->num_heads;
+
+  if (is_fused(c, loader, prefix, "attn.qkv", "attn.q_proj"))
+    s->qkv = osr_dense_load(loader, 3 * d, d, c->qkv_bias, "%sattn.qkv", prefix);
+  else
+    s->qkv = osr_dense_stack(loader, prefix, names, (gint64[]){ d, d, d }, d, c->qkv_bias);
+  s->q_scale = osr_loader_vector(loader, head_dim, "%sattn.norm.query_norm.scale", prefix);
+  s->k_scale = osr_loader_vector(loader, head_dim, "%sattn.norm.key_norm.scale", prefix);
+  s->proj = osr_dense_load(loader, d, d, TRUE, "%sattn.proj", prefix);
+  s->up = osr_dense_load(loader, m, d, TRUE, "%smlp.0", prefix);
+  s->down = osr_dense_load(loader, d, m, TRUE, "%smlp.2", prefix);
+}
+
+static void
+load_double(DoubleBlock *b, const OsrMmdit *mmdit, OsrLoader *loader, guint i)
+{
+  static const char *const names[] = { "txt_mod.lin", "img_mod.lin", NULL };
+  gint64 d = mmdit->config.hidden_size;
+  g_autofree char *prefix = g_strdup_printf("double_blocks.%u.", i);
+  g_autofree char *txt = g_strdup_printf("%stxt_", prefix);
+  g_autofree char *img = g_strdup_printf("%simg_", prefix);
+
+  b->modulation = osr_dense_stack(loader, prefix, names, (gint64[]){ 6 * d, 6 * d }, d, TRUE);
+  load_stream(&b->streams[TEXT], mmdit, loader, txt);
+  load_stream(&b->streams[VIDEO], mmdit, loader, img);
+}
+
+static void
+load_single(SingleBlock *b, const OsrMmdit *mmdit, OsrLoader *loader, guint i)
+{
+  static const char *const names[] = { "q_proj", "k_proj", "v_mlp", NULL };
+  const OsrMmditConfig *c = &mmdit->config;
+  gint64 d = c->hidden_size, m = mmdit->mlp_dim, head_dim = d / c->num_heads;
+  g_autofree char *prefix = g_strdup_printf("single_blocks.%u.", i);
+  OsrDense linear1;
+
+  b->modulation = osr_dense_load(loader, 3 * d, d, TRUE, "%smodulation.lin", prefix);
+  if (is_fused(c, loader, prefix, "linear1", "q_proj"))
+    linear1 = osr_dense_load(loader, 3 * d + m, d, TRUE, "%slinear1", prefix);
+  else
+    linear1 = osr_dense_stack(loader, prefix, names, (gint64[]){ d, d, d + m }, d, TRUE);
+  b->qkv = osr_dense_view(&linear1, 0, 3 * d);
+  b->up = osr_dense_view(&linear1, 3 * d, m);
+  osr_dense_clear(&linear1);
+  b->q_scale = osr_loader_vector(loader, head_dim, "%snorm.query_norm.scale", prefix);
+  b->k_scale = osr_loader_vector(loader, head_dim, "%snorm.key_norm.scale", prefix);
+  b->down = osr_dense_load(loader, d, d + m, TRUE, "%slinear2", prefix);
+}
+
+OsrMmdit *
+osr_mmdit_load(const OsrMmditConfig *config, OsrLoader *loader, GError **error)
+{
+  g_autoptr(OsrMmdit) mmdit = NULL;
+  gint64 d = config->hidden_size, channels = config->in_channels;
+
+  if (!check_config(config, error))
+    return NULL;
+
+  mmdit = g_new0(OsrMmdit, 1);
+  mmdit->config = *config;
+  mmdit->device = osr_device_ref(loader->device);
+  mmdit->dtype = loader->dtype;
+  mmdit->mlp_dim = (gint64) (config->hidden_size * config->mlp_ratio);
+  mmdit->doubles = g_new0(DoubleBlock, config->depth);
+  mmdit->singles = g_new0(SingleBlock, config->depth_single_blocks);
+
+  mmdit->img_in = osr_dense_load(loader, d, channels, TRUE, "img_in");
+  mmdit->txt_in = osr_dense_load(loader, d, config->context_in_dim, TRUE, "txt_in");
+  if (config->cond_embed) {
+    gint64 k = channels + (gint64) config->patch_size * config->patch_size;
+
+    mmdit->cond_in = osr_dense_load(loader, d, k, TRUE, "cond_in");
+  }
+  mmdit->time_in = load_embedder(loader, TIME_FEATURES, d, "time_in");
+  mmdit->vector_in = load_embedder(loader, config->vec_in_dim, d, "vector_in");
+  if (config->guidance_embed)
+    mmdit->guidance_in = load_embedder(loader, TIME_FEATURES, d, "guidance_in");
+  for (guint i = 0; i < config->depth; i++)
+    load_double(&mmdit->doubles[i], mmdit, loader, i);
+  for (guint i = 0; i < config->depth_single_blocks; i++)
+    load_single(&mmdit->singles[i], mmdit, loader, i);
+  mmdit->final_modulation =
+      osr_dense_load(loader, 2 * d, d, TRUE, "final_layer.adaLN_modulation.1");
+  mmdit->final_linear = osr_dense_load(loader, channels, d, TRUE, "final_layer.linear");
+
+  return osr_loader_finish(loader, error) ? g_steal_pointer(&mmdit) : NULL;
+}
+
+static void
+clear_embedder(Embedder *embedder)
+{
+  osr_dense_clear(&embedder->in);
+  osr_dense_clear(&embedder->out);
+}
+
+static void
+clear_stream(Stream *s)
+{
+  osr_dense_clear(&s->qkv);
+  osr_dense_clear(&s->proj);
+  osr_dense_clear(&s->up);
+  osr_dense_clear(&s->down);
+  g_clear_pointer(&s->q_scale, osr_tensor_unref);
+  g_clear_pointer(&s->k_scale, osr_tensor_unref);
+}
+
+static void
+clear_single(SingleBlock *b)
+{
+  osr_dense_clear(&b->modulation);
+  osr_dense_clear(&b->qkv);
+  osr_dense_clear(&b->up);
+  osr_dense_clear(&b->down);
+  g_clear_pointer(&b->q_scale, osr_tensor_unref);
+  g_clear_pointer(&b->k_scale, osr_tensor_unref);
+}
+
+void
+osr_mmdit_free(OsrMmdit *mmdit)
+{
+  if (!mmdit)
+    return;
+  for (guint i = 0; i < mmdit->config.depth; i++) {
+    osr_dense_clear(&mmdit->doubles[i].modulation);
+    clear_stream(&mmdit->doubles[i].streams[TEXT]);
+    clear_stream(&mmdit->doubles[i].streams[VIDEO]);
+  }
+  for (guint i = 0; i < mmdit->config.depth_single_blocks; i++)
+    clear_single(&mmdit->singles[i]);
+  g_free(mmdit->doubles);
+  g_free(mmdit->singles);
+  osr_dense_clear(&mmdit->img_in);
+  osr_dense_clear(&mmdit->txt_in);
+  osr_dense_clear(&mmdit->cond_in);
+  clear_embedder(&mmdit->time_in);
+  clear_embedder(&mmdit->vector_in);
+  clear_embedder(&mmdit->guidance_in);
+  osr_dense_clear(&mmdit->final_modulation);
+  osr_dense_clear(&mmdit->final_linear);
+  g_clear_pointer(&mmdit->rope_cos, osr_tensor_unref);
+  g_clear_pointer(&mmdit->rope_sin, osr_tensor_unref);
+  osr_device_unref(mmdit->device);
+  g_free(mmdit);
+}
+
+const OsrMmditConfig *
+osr_mmdit_get_config(OsrMmdit *mmdit)
+{
+  return &mmdit->config;
+}
+
+OsrDevice *
+osr_mmdit_get_device(OsrMmdit *mmdit)
+{
+  return mmdit->device;
+}
+
+OsrDType
+osr_mmdit_get_dtype(OsrMmdit *mmdit)
+{
+  return mmdit->dtype;
+}
+
+/* Rotary embedding */
+
+void
+osr_mmdit_rope_frequencies(const OsrMmditConfig *config, double *frequencies)
+{
+  for (guint axis = 0; axis < 3; axis++)
+    for (guint j = 0; j < config->axes_dim[axis]; j += 2)
+      *frequencies++ = pow(config->theta, -(double) j / config->axes_dim[axis]);
+}
+
+void
+osr_mmdit_rope_row(const OsrMmditConfig *config, const double *frequencies, const guint position[3],
+                   float *cos_row, float *sin_row)
+{
+  for (guint axis = 0; axis < 3; axis++) {
+    for (guint j = 0; j < config->axes_dim[axis] / 2; j++) {
+      double angle = position[axis] * *frequencies++;
+
+      *cos_row++ = (float) cos(angle);
+      *sin_row++ = (float) sin(angle);
+    }
+  }
+}
+
+static gboolean
+prepare_rope(OsrMmdit *mmdit, const OsrMmditInput *in, gint64 text, GError **error)
+{
+  gint64 pairs = mmdit->config.hidden_size / mmdit->config.num_heads / 2;
+  gint64 dims[2] = { text + (gint64) in->frames * in->height * in->width, pairs };
+  g_autofree double *frequencies = NULL;
+  g_autofree float *cos_table = NULL, *sin_table = NULL;
+  g_autoptr(OsrTensor) cos_tensor = NULL, sin_tensor = NULL;
+  gint64 row = 0;
+
+  if (mmdit->rope_cos && mmdit->rope_frames == in->frames && mmdit->rope_height == in->height &&
+      mmdit->rope_width == in->width && mmdit->rope_text >= text)
+    return TRUE;
+
+  frequencies = g_new(double, pairs);
+  cos_table = g_try_new(float, dims[0] * pairs);
+  sin_table = g_try_new(float, dims[0] * pairs);
+  if (!cos_table || !sin_table) {
+    g_set_error(error, OSR_ERROR, OSR_ERROR_MEMORY,
+                "mmdit: no memory for the rotary tables of %" G_GINT64_FORMAT " tokens", dims[0]);
+    return FALSE;
+  }
+  osr_mmdit_rope_frequencies(&mmdit->config, frequencies);
+  for (; row < text; row++)
+    osr_mmdit_rope_row(&mmdit->config, frequencies, (guint[]){ 0, 0, 0 }, cos_table + row * pairs,
+                       sin_table + row * pairs);
+  for (guint t = 0; t < in->frames; t++)
+    for (guint h = 0; h < in->height; h++)
+      for (guint w = 0; w < in->width; w++, row++)
+        osr_mmdit_rope_row(&mmdit->config, frequencies, (guint[]){ t, h, w },
+                           cos_table + row * pairs, sin_table + row * pairs);
+
+  cos_tensor = osr_tensor_new_from_host(mmdit->device, OSR_DTYPE_F32, 2, dims, cos_table, error);
+  if (!cos_tensor)
+    return FALSE;
+  sin_tensor = osr_tensor_new_from_host(mmdit->device, OSR_DTYPE_F32, 2, dims, sin_table, error);
+  if (!sin_tensor)
+    return FALSE;
+  g_clear_pointer(&mmdit->rope_cos, osr_tensor_unref);
+  g_clear_pointer(&mmdit->rope_sin, osr_tensor_unref);
+  mmdit->rope_cos = g_steal_pointer(&cos_tensor);
+  mmdit->rope_sin = g_steal_pointer(&sin_tensor);
+  mmdit->rope_frames = in->frames;
+  mmdit->rope_height = in->height;
+  mmdit->rope_width = in->width;
+  mmdit->rope_text = text;
+  return TRUE;
+}
+
+/* The forward pass */
+
+/* One batch on its way through the blocks: D = hidden_size, M = mlp_dim. */
+typedef struct {
+  OsrRun run;
+  const OsrMmdit *mmdit;
+  gint64 batch, len;
+  gint64 first[N_STREAMS], rows[N_STREAMS]; /* of len, by stream */
+  OsrTensor *x, *norm;                      /* [B, L, D] */
+  OsrTensor *qkv;                           /* [B, L, 3 D] */
+  OsrTensor *wide;                          /* [B, L, D + M]: attention's output, MLP's middle */
+  OsrTensor *vec;                           /* [B, D], after SiLU in the blocks */
+  OsrTensor *mod;                           /* [B, 12 D] */
+} Pass;
+
+/* vec (+)= out(silu(in(x))) */
+static void
+embed(Pass *p, const Embedder *e, OsrTensor *x, gboolean add)
+{
+  OsrRun *run = &p->run;
+  const OsrRows no_gate = { NULL };
+  OsrRows hidden = osr_rows(p->mod, 0, 0), vec = osr_rows(p->vec, 0, 0);
+
+  osr_run_linear(run, &e->in, OSR_ACT_SILU, 1, p->batch, osr_rows(x, 0, 0), hidden);
+  if (add)
+    osr_run_linear_add(run, &e->out, 1, p->batch, hidden, no_gate, vec);
+  else
+    osr_run_linear(run, &e->out, OSR_ACT_NONE, 1, p->batch, hidden, vec);
+}
+
+/* @scalar: f32 [B], @features: [B, TIME_FEATURES], both scratch. */
+static void
+embed_scalar(Pass *p, const Embedder *e, float value, OsrTensor *scalar, OsrTensor *features,
+             gboolean add)
+{
+  OsrRun *run = &p->run;
+
+  /* 0 x + value: the number goes along as an argument, so nothing waits for a copy. */
+  osr_run(run, affine,
+          &(OsrAffine){
+              .dtype = OSR_DTYPE_F32,
+              .n = p->batch,
+              .a = 0.0f,
+              .b = value,
+              .x = scalar->data,
+              .y = scalar->data,
+          });
+  osr_run(run, timestep,
+          &(OsrTimestep){
+              .dtype = run->dtype,
+              .m = p->batch,
+              .n = TIME_FEATURES,
+              .factor = TIME_FACTOR,
+              .max_period = TIME_MAX_PERIOD,
+              .t = scalar->data,
+              .y = features->data,
+          });
+  embed(p, e, features, add);
+}
+
+/* x from tokens, vec from time, guidance and the pooled text. */
+static gboolean
+embed_inputs(Pass *p, const OsrMmditInput *in, GError **error)
+{
+  const OsrMmdit *mmdit = p->mmdit;
+  OsrRun *run = &p->run;
+  const OsrRows no_gate = { NULL };
+  OsrRows img = osr_rows(p->x, p->first[VIDEO], 0), txt = osr_rows(p->x, p->first[TEXT], 0);
+  g_autoptr(OsrTensor) scalar = NULL, features = NULL;
+
+  if (!(scalar = osr_tensor_new(run->device, OSR_DTYPE_F32, 1, &p->batch, error)) ||
+      !(features = osr_tensor_new(run->device, run->dtype, 2, (gint64[]){ p->batch, TIME_FEATURES },
+                                  error)) ||
+      !osr_tensor_zero(scalar, error))
+    return FALSE;
+
+  osr_run_linear(run, &mmdit->img_in, OSR_ACT_NONE, p->batch, p->rows[VIDEO],
+                 osr_rows(in->img, 0, 0), img);
+  if (mmdit->config.cond_embed)
+    osr_run_linear_add(run, &mmdit->cond_in, p->batch, p->rows[VIDEO], osr_rows(in->cond, 0, 0),
+                       no_gate, img);
+  osr_run_linear(run, &mmdit->txt_in, OSR_ACT_NONE, p->batch, p->rows[TEXT],
+                 osr_rows(in->txt, 0, 0), txt);
+
+  embed_scalar(p, &mmdit->time_in, in->timestep, scalar, features, FALSE);
+  if (mmdit->config.guidance_embed)
+    embed_scalar(p, &mmdit->guidance_in, in->guidance, scalar, features, TRUE);
+  embed(p, &mmdit->vector_in, in->vec, TRUE);
+  /* Every modulation starts with the SiLU of vec. */
+  osr_run(run, affine,
+          &(OsrAffine){
+              .dtype = run->dtype,
+              .n = osr_tensor_n_elements(p->vec),
+              .a = 1.0f,
+              .b = 0.0f,
+              .act = OSR_ACT_SILU,
+              .x = p->vec->data,
+              .y = p->vec->data,
+          });
+  return osr_run_check(run, error, "mmdit: embedding");
+}
+
+static void
+modulation(Pass *p, const OsrDense *dense)
+{
+  osr_run_linear(&p->run, dense, OSR_ACT_NONE, 1, p->batch, osr_rows(p->vec, 0, 0),
+                 osr_rows(p->mod, 0, 0));
+}
+
+/* Vector @i of the block's modulation. */
+static OsrRows
+mod_vector(const Pass *p, guint i)
+{
+  return osr_rows(p->mod, 0, (gint64) i * p->mmdit->config.hidden_size);
+}
+
+/* norm = layer_norm(x) * (1 + scale) + shift; shift is vector @i, scale the next. */
+static void
+modulated_norm(Pass *p, gint64 row, gint64 rows, guint i)
+{
+  OsrRows x = osr_rows(p->x, row, 0), y = osr_rows(p->norm, row, 0), shift = mod_vector(p, i);
+
+  osr_run(&p->run, layer_norm,
+          &(OsrLayerNorm){
+              .dtype = p->run.dtype,
+              .batch = p->batch,
+              .m = rows,
+              .n = (int) p->mmdit->config.hidden_size,
+              .eps = NORM_EPS,
+              .x = x.data,
+              .x_ld = x.ld,
+              .x_batch = x.batch,
+              .scale = mod_vector(p, i + 1).data,
+              .shift = shift.data,
+              .mod_batch = shift.batch,
+              .y = y.data,
+              .y_ld = y.ld,
+              .y_batch = y.batch,
+          });
+}
+
+/* norm -> qkv, with normed and rotated q and k. */
+static void
+project_qkv(Pass *p, const OsrDense *dense, const OsrTensor *q_scale, const OsrTensor *k_scale,
+            gint64 row, gint64 rows)
+{
+  const OsrMmdit *mmdit = p->mmdit;
+  gint64 d = mmdit->config.hidden_size, head_dim = d / mmdit->config.num_heads;
+  /* The tables may have been made for a longer text. */
+  gint64 table = (mmdit->rope_text - p->rows[TEXT] + row) * (head_dim / 2);
+  OsrRows q = osr_rows(p->qkv, row, 0);
+
+  osr_run_linear(&p->run, dense, OSR_ACT_NONE, p->batch, rows, osr_rows(p->norm, row, 0), q);
+  osr_run(&p->run, qk_norm_rope,
+          &(OsrQkNormRope){
+              .dtype = p->run.dtype,
+              .batch = p->batch,
+              .m = rows,
+              .heads = (int) mmdit->config.num_heads,
+              .head_dim = (int) head_dim,
+              .q = q.data,
+              .k = osr_rows(p->qkv, row, d).data,
+              .ld = q.ld,
+              .batch_stride = q.batch,
+              .q_scale = q_scale->data,
+              .k_scale = k_scale->data,
+              .eps = NORM_EPS,
+              .rope = mmdit->config.use_liger_rope ? OSR_ROPE_HALF : OSR_ROPE_INTERLEAVED,
+              .cos = (const float *) mmdit->rope_cos->data + table,
+              .sin = (const float *) mmdit->rope_sin->data + table,
+          });
+}
+
+/* Queries from row @row on, all keys; into the first D columns of wide. */
+static void
+attention(Pass *p, gint64 row)
+{
+  const OsrMmditConfig *c = &p->mmdit->config;
+  gint64 d = c->hidden_size;
+  OsrRows q = osr_rows(p->qkv, row, 0), k = osr_rows(p->qkv, 0, d), v = osr_rows(p->qkv, 0, 2 * d);
+  OsrRows o = osr_rows(p->wide, row, 0);
+
+  osr_run(&p->run, attention,
+          &(OsrAttention){
+              .dtype = p->run.dtype,
+              .batch = p->batch,
+              .lq = p->len - row,
+              .lk = p->len,
+              .heads = (int) c->num_heads,
+              .head_dim = (int) (d / c->num_heads),
+              .scale = (float) (1.0 / sqrt((double) d / c->num_heads)),
+              .q = q.data,
+              .k = k.data,
+              .v = v.data,
+              .q_ld = q.ld,
+              .q_batch = q.batch,
+              .k_ld = k.ld,
+              .k_batch = k.batch,
+              .v_ld = v.ld,
+              .v_batch = v.batch,
+              .o = o.data,
+              .o_ld = o.ld,
+              .o_batch = o.batch,
+          });
+}
+
+/* Modulation vectors of a stream, from 6 * stream on: shift, scale, gate of the attention,
+ * shift, scale, gate of the MLP. */
+static void
+double_block(Pass *p, const DoubleBlock *b, gboolean last)
+{
+  OsrRun *run = &p->run;
+  gint64 d = p->mmdit->config.hidden_size;
+  /* Nobody reads the text after the last block. */
+  guint first = last ? VIDEO : TEXT;
+
+  modulation(p, &b->modulation);
+  for (guint i = TEXT; i < N_STREAMS; i++) {
+    const Stream *s = &b->streams[i];
+
+    modulated_norm(p, p->first[i], p->rows[i], 6 * i);
+    project_qkv(p, &s->qkv, s->q_scale, s->k_scale, p->first[i], p->rows[i]);
+  }
+  attention(p, p->first[first]);
+  for (guint i = first; i < N_STREAMS; i++) {
+    const Stream *s = &b->streams[i];
+    gint64 row = p->first[i], rows = p->rows[i];
+    OsrRows x = osr_rows(p->x, row, 0), hidden = osr_rows(p->wide, row, d);
+
+    osr_run_linear_add(run, &s->proj, p->batch, rows, osr_rows(p->wide, row, 0),
+                       mod_vector(p, 6 * i + 2), x);
+    modulated_norm(p, row, rows, 6 * i + 3);
+    osr_run_linear(run, &s->up, OSR_ACT_GELU_TANH, p->batch, rows, osr_rows(p->norm, row, 0),
+                   hidden);
+    osr_run_linear_add(run, &s->down, p->batch, rows, hidden, mod_vector(p, 6 * i + 5), x);
+  }
+}
+
+/* Attention and MLP side by side on one norm: linear2 reads both out of wide. */
+static void
+single_block(Pass *p, const SingleBlock *b, gboolean last)
+{
+  OsrRun *run = &p->run;
+  gint64 d = p->mmdit->config.hidden_size;
+  gint64 row = last ? p->first[VIDEO] : 0, rows = p->len - row;
+
+  modulation(p, &b->modulation);
+  modulated_norm(p, 0, p->len, 0);
+  project_qkv(p, &b->qkv, b->q_scale, b->k_scale, 0, p->len);
+  attention(p, row);
+  osr_run_linear(run, &b->up, OSR_ACT_GELU_TANH, p->batch, rows, osr_rows(p->norm, row, 0),
+                 osr_rows(p->wide, row, d));
+  osr_run_linear_add(run, &b->down, p->batch, rows, osr_rows(p->wide, row, 0), mod_vector(p, 2),
+                     osr_rows(p->x, row, 0));
+}
+
+static gboolean
+run_blocks(Pass *p, GCancellable *cancellable, GError **error)
+{
+  const OsrMmdit *mmdit = p->mmdit;
+  guint n_doubles = mmdit->config.depth, n_singles = mmdit->config.depth_single_blocks;
+
+  for (guint i = 0; i < n_doubles; i++) {
+    if (g_cancellable_set_error_if_cancelled(cancellable, error))
+      return FALSE;
+    double_block(p, &mmdit->doubles[i], n_singles == 0 && i == n_doubles - 1);
+    if (!osr_run_check(&p->run, error, "mmdit: double block %u", i))
+      return FALSE;
+  }
+  for (guint i = 0; i < n_singles; i++) {
+    if (g_cancellable_set_error_if_cancelled(cancellable, error))
+      return FALSE;
+    single_block(p, &mmdit->singles[i], i == n_singles - 1);
+    if (!osr_run_check(&p->run, error, "mmdit: single block %u", i))
+      return FALSE;
+  }
+  return TRUE;
+}
+
+static gboolean
+check_tensor(const OsrMmdit *mmdit, const OsrTensor *tensor, const char *name, guint n_dims,
+             const gint64 *dims, GError **error)
+{
+  if (!tensor) {
+    g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT, "mmdit: the input has no %s", name);
+    return FALSE;
+  }
+  if (tensor->n_dims != n_dims || memcmp(tensor->dims, dims, n_dims * sizeof *dims) != 0) {
+    g_autofree char *has = osr_dims_to_string(tensor->n_dims, tensor->dims);
+    g_autofree char *needs = osr_dims_to_string(n_dims, dims);
+
+    g_set_error(error, OSR_ERROR, OSR_ERROR_SHAPE, "mmdit: %s is %s, the model needs %s", name, has,
+                needs);
+    return FALSE;
+  }
+  if (tensor->device != mmdit->device || tensor->dtype != mmdit->dtype) {
+    g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
+                "mmdit: %s is %s on %s, the model computes in %s on %s", name,
+                osr_dtype_name(tensor->dtype), osr_device_get_name(tensor->device),
+                osr_dtype_name(mmdit->dtype), osr_device_get_name(mmdit->device));
+    return FALSE;
+  }
+  return TRUE;
+}
+
+static gboolean
+check_input(const OsrMmdit *mmdit, const OsrMmditInput *in, GError **error)
+{
+  const OsrMmditConfig *c = &mmdit->config;
+  gint64 batch = in->img ? in->img->dims[0] : 0, tokens, text;
+  gint64 patch = (gint64) c->patch_size * c->patch_size;
+
+  if (in->frames > 1 << 20 || in->height > 1 << 20 || in->width > 1 << 20) {
+    g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
+                "mmdit: a grid of %u x %u x %u tokens is out of range", in->frames, in->height,
+                in->width);
+    return FALSE;
+  }
+  tokens = (gint64) in->frames * in->height * in->width;
+  text = in->txt && in->txt->n_dims == 3 ? in->txt->dims[1] : 0;
+  return check_tensor(mmdit, in->img, "img", 3, (gint64[]){ batch, tokens, c->in_channels },
+                      error) &&
+         (!c->cond_embed ||
+          check_tensor(mmdit, in->cond, "cond", 3,
+                       (gint64[]){ batch, tokens, c->in_channels + patch }, error)) &&
+         check_tensor(mmdit, in->txt, "txt", 3, (gint64[]){ batch, text, c->context_in_dim },
+                      error) &&
+         check_tensor(mmdit, in->vec, "vec", 2, (gint64[]){ batch, c->vec_in_dim }, error);
+}
+
+OsrTensor *
+osr_mmdit_forward(OsrMmdit *mmdit, const OsrMmditInput *input, GCancellable *cancellable,
+                  GError **error)
+{
+  G_GNUC_UNUSED g_autoptr(OsrDeviceLocker) locker = osr_device_locker_new(mmdit->device);
+  const OsrMmditConfig *c = &mmdit->config;
+  gint64 d = c->hidden_size;
+  Pass p = { .run = osr_run_start(mmdit->device, mmdit->dtype), .mmdit = mmdit };
+  g_autoptr(OsrTensor) x = NULL, norm = NULL, qkv = NULL, wide = NULL, vec = NULL, mod = NULL;
+  g_autoptr(OsrTensor) pred = NULL;
+
+  if (!check_input(mmdit, input, error) || !prepare_rope(mmdit, input, input->txt->dims[1], error))
+    return NULL;
+  p.batch = input->img->dims[0];
+  p.rows[TEXT] = p.first[VIDEO] = input->txt->dims[1];
+  p.rows[VIDEO] = input->img->dims[1];
+  p.len = p.rows[TEXT] + p.rows[VIDEO];
+
+  if (!(x = osr_tensor_new_3d(&p.run, p.batch, p.len, d, error)) ||
+      !(norm = osr_tensor_new_3d(&p.run, p.batch, p.len, d, error)) ||
+      !(qkv = osr_tensor_new_3d(&p.run, p.batch, p.len, 3 * d, error)) ||
+      !(wide = osr_tensor_new_3d(&p.run, p.batch, p.len, d + mmdit->mlp_dim, error)) ||
+      !(vec = osr_tensor_new(mmdit->device, mmdit->dtype, 2, (gint64[]){ p.batch, d }, error)) ||
+      !(mod =
+            osr_tensor_new(mmdit->device, mmdit->dtype, 2, (gint64[]){ p.batch, 12 * d }, error)) ||
+      !(pred = osr_tensor_new_3d(&p.run, p.batch, p.rows[VIDEO], c->in_channels, error)))
+    return NULL;
+  p.x = x, p.norm = norm, p.qkv = qkv, p.wide = wide, p.vec = vec, p.mod = mod;
+
+  if (!embed_inputs(&p, input, error) || !run_blocks(&p, cancellable, error))
+    return NULL;
+
+  modulation(&p, &mmdit->final_modulation);
+  modulated_norm(&p, p.first[VIDEO], p.rows[VIDEO], 0);
+  osr_run_linear(&p.run, &mmdit->final_linear, OSR_ACT_NONE, p.batch, p.rows[VIDEO],
+                 osr_rows(norm, p.first[VIDEO], 0), osr_rows(pred, 0, 0));
+  return osr_run_check(&p.run, error, "mmdit: final layer") ? g_steal_pointer(&pred) : NULL;
+}

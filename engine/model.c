@@ -1,0 +1,447 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "model.h"
+
+#include <stdlib.h>
+
+#include "error.h"
+#include "log-private.h"
+
+/* Embeddings kept; those of Open-Sora 2.0 take 4 MiB each in bf16. */
+#define MAX_TEXTS 8
+/* How often a thread that waits for another's load looks at its cancellable. */
+#define WAIT_US (20 * G_TIME_SPAN_MILLISECOND)
+
+typedef enum {
+  PART_MMDIT,
+  PART_VAE_ENCODER,
+  PART_VAE_DECODER,
+  PART_T5,
+  PART_T5_TOKENIZER,
+  PART_CLIP,
+  PART_CLIP_TOKENIZER,
+  N_PARTS
+} PartId;
+
+typedef struct {
+  gpointer object;  /* NULL: not loaded */
+  gboolean loading; /* by some thread */
+} Part;
+
+typedef struct {
+  char *text;
+  OsrTensor *txt, *vec;
+  guint truncated;
+} Text;
+
+struct _OsrModel {
+  gint ref_count;
+  char *key;
+  OsrModelDir *dir;
+  OsrDevice *device;
+  GMutex lock;
+  GCond loaded; /* a part has been, or failed */
+  Part parts[N_PARTS];
+  GQueue texts; /* Text, last used first */
+};
+
+G_DEFINE_BOXED_TYPE(OsrModel, osr_model, osr_model_ref, osr_model_unref)
+
+static GMutex models_lock;
+static GHashTable *models; /* key -> OsrModel, without references */
+
+/* Loading */
+
+typedef gpointer (*LoadWeights)(OsrModel *model, OsrLoader *loader, GError **error);
+
+static gpointer
+load_weights(OsrModel *model, const char *path, LoadWeights load, GCancellable *cancellable,
+             GError **error)
+{
+  g_autoptr(OsrCheckpoint) checkpoint = osr_checkpoint_open(path, error);
+  gint64 start = g_get_monotonic_time();
+  OsrLoader loader;
+  gpointer part;
+
+  if (!checkpoint)
+    return NULL;
+  osr_loader_init(&loader, checkpoint, model->device, osr_device_get_dtype(model->device),
+                  cancellable);
+  part = load(model, &loader, error);
+  if (part)
+    osr_debug("%s: %" G_GUINT64_FORMAT " parameters, %" G_GUINT64_FORMAT " bytes in %.2f s", path,
+              loader.n_parameters, loader.n_bytes, (g_get_monotonic_time() - start) * 1e-6);
+  return part;
+}
+
+static gpointer
+mmdit_weights(OsrModel *model, OsrLoader *loader, GError **error)
+{
+  return osr_mmdit_load(&model->dir->mmdit, loader, error);
+}
+
+static gpointer
+vae_encoder_weights(OsrModel *model, OsrLoader *loader, GError **error)
+{
+  return osr_vae_load(&model->dir->vae, TRUE, FALSE, loader, error);
+}
+
+static gpointer
+vae_decoder_weights(OsrModel *model, OsrLoader *loader, GError **error)
+{
+  return osr_vae_load(&model->dir->vae, FALSE, TRUE, loader, error);
+}
+
+static gpointer
+t5_weights(OsrModel *model, OsrLoader *loader, GError **error)
+{
+  return osr_t5_load(&model->dir->t5, loader, error);
+}
+
+static gpointer
+clip_weights(OsrModel *model, OsrLoader *loader, GError **error)
+{
+  return osr_clip_load(&model->dir->clip, loader, error);
+}
+
+static gpointer
+load_part(OsrModel *model, PartId id, GCancellable *cancellable, GError **error)
+{
+  const OsrModelDir *dir = model->dir;
+
+  switch (id) {
+  case PART_MMDIT:
+    return load_weights(model, dir->mmdit_path, mmdit_weights, cancellable, error);
+  case PART_VAE_ENCODER:
+    return load_weights(model, dir->vae_path, vae_encoder_weights, cancellable, error);
+  case PART_VAE_DECODER:
+    return load_weights(model, dir->vae_path, vae_decoder_weights, cancellable, error);
+  case PART_T5:
+    return load_weights(model, dir->t5_weights, t5_weights, cancellable, error);
+  case PART_T5_TOKENIZER:
+    return osr_tokenizer_new_t5(dir->t5_vocab, error);
+  case PART_CLIP:
+    return load_weights(model, dir->clip_weights, clip_weights, cancellable, error);
+  case PART_CLIP_TOKENIZER:
+    return osr_tokenizer_new_clip(dir->clip_vocab, dir->clip_merges, error);
+  case N_PARTS:
+    break;
+  }
+  g_return_val_if_reached(NULL);
+}
+
+static void
+free_parts(OsrModel *model)
+{
+  osr_mmdit_free(model->parts[PART_MMDIT].object);
+  osr_vae_free(model->parts[PART_VAE_ENCODER].object);
+  osr_vae_free(model->parts[PART_VAE_DECODER].object);
+  osr_t5_free(model->parts[PART_T5].object);
+  osr_tokenizer_free(model->parts[PART_T5_TOKENIZER].object);
+  osr_clip_free(model->parts[PART_CLIP].object);
+  osr_tokenizer_free(model->parts[PART_CLIP_TOKENIZER].object);
+}
+
+/* One thread loads a part, without the lock, and others wait. When it fails or is cancelled,
+ * the next in line tries for itself: its file may be there by now, and the cancellation was
+ * not its own. */
+static gpointer
+get_part(OsrModel *model, PartId id, GCancellable *cancellable, GError **error)
+{
+  Part *part = &model->parts[id];
+  gpointer object;
+
+  if (g_cancellable_set_error_if_cancelled(cancellable, error))
+    return NULL;
+  g_mutex_lock(&model->lock);
+  while (!part->object && part->loading) {
+    g_cond_wait_until(&model->loaded, &model->lock, g_get_monotonic_time() + WAIT_US);
+    if (g_cancellable_set_error_if_cancelled(cancellable, error)) {
+      g_mutex_unlock(&model->lock);
+      return NULL;
+    }
+  }
+  if (part->object) {
+    object = part->object;
+    g_mutex_unlock(&model->lock);
+    return object;
+  }
+  part->loading = TRUE;
+  g_mutex_unlock(&model->lock);
+
+  object = load_part(model, id, cancellable, error);
+
+  g_mutex_lock(&model->lock);
+  part->object = object;
+  part->loading = FALSE;
+  g_cond_broadcast(&model->loaded);
+  g_mutex_unlock(&model->lock);
+  return object;
+}
+
+OsrMmdit *
+osr_model_get_mmdit(OsrModel *model, GCancellable *cancellable, GError **error)
+{
+  return get_part(model, PART_MMDIT, cancellable, error);
+}
+
+OsrVae *
+osr_model_get_vae_encoder(OsrModel *model, GCancellable *cancellable, GError **error)
+{
+  return get_part(model, PART_VAE_ENCODER, cancellable, error);
+}
+
+OsrVae *
+osr_model_get_vae_decoder(OsrModel *model, GCancellable *cancellable, GError **error)
+{
+  return get_part(model, PART_VAE_DECODER, cancellable, error);
+}
+
+/* Text */
+
+static void
+text_free(Text *text)
+{
+  g_free(text->text);
+  g_clear_pointer(&text->txt, osr_tensor_unref);
+  g_clear_pointer(&text->vec, osr_tensor_unref);
+  g_free(text);
+}
+
+static GList *
+find_text(OsrModel *model, const char *key)
+{
+  GList *l = model->texts.head;
+
+  while (l && !g_str_equal(((const Text *) l->data)->text, key))
+    l = l->next;
+  return l;
+}
+
+/* What is kept for @key, now the last used; NULL if nothing is. Call with the lock. */
+static const Text *
+recall_text(OsrModel *model, const char *key)
+{
+  GList *l = find_text(model, key);
+
+  if (!l)
+    return NULL;
+  g_queue_unlink(&model->texts, l);
+  g_queue_push_head_link(&model->texts, l);
+  return l->data;
+}
+
+/* Call with the lock. Another thread may have kept the same text meanwhile. */
+static void
+keep_text(OsrModel *model, Text *text)
+{
+  GList *l = find_text(model, text->text);
+
+  if (!l && model->texts.length == MAX_TEXTS)
+    l = model->texts.tail;
+  if (l) {
+    text_free(l->data);
+    g_queue_delete_link(&model->texts, l);
+  }
+  g_queue_push_head(&model->texts, text);
+}
+
+static gboolean
+encode_t5(OsrModel *model, Text *text, GCancellable *cancellable, GError **error)
+{
+  const guint length = model->dir->t5_max_length;
+  OsrTokenizer *tokenizer = get_part(model, PART_T5_TOKENIZER, cancellable, error);
+  g_autofree gint32 *ids = NULL;
+  guint n_tokens;
+  OsrT5 *t5;
+
+  if (!tokenizer)
+    return FALSE;
+  ids = osr_tokenizer_encode(tokenizer, text->text, length, &n_tokens, error);
+  if (!ids)
+    return FALSE;
+  text->truncated = n_tokens > length ? n_tokens - length : 0;
+  t5 = get_part(model, PART_T5, cancellable, error);
+  if (!t5)
+    return FALSE;
+  text->txt = osr_t5_encode(t5, ids, length, cancellable, error);
+  return text->txt != NULL;
+}
+
+static gboolean
+encode_clip(OsrModel *model, Text *text, GCancellable *cancellable, GError **error)
+{
+  const guint length = model->dir->clip_max_length;
+  OsrTokenizer *tokenizer = get_part(model, PART_CLIP_TOKENIZER, cancellable, error);
+  g_autofree gint32 *ids = NULL;
+  OsrClip *clip;
+
+  if (!tokenizer)
+    return FALSE;
+  ids = osr_tokenizer_encode(tokenizer, text->text, length, NULL, error);
+  if (!ids)
+    return FALSE;
+  clip = get_part(model, PART_CLIP, cancellable, error);
+  if (!clip)
+    return FALSE;
+  text->vec = osr_clip_encode(clip, ids, length, NULL, cancellable, error);
+  return text->vec != NULL;
+}
+
+static Text *
+encode_text(OsrModel *model, const char *text, GCancellable *cancellable, GError **error)
+{
+  Text *entry = g_new0(Text, 1);
+
+  entry->text = g_strdup(text);
+  if (encode_t5(model, entry, cancellable, error) && encode_clip(model, entry, cancellable, error))
+    return entry;
+  text_free(entry);
+  return NULL;
+}
+
+gboolean
+osr_model_encode_text(OsrModel *model, const char *text, OsrTensor **txt, OsrTensor **vec,
+                      guint *truncated, GCancellable *cancellable, GError **error)
+{
+  const Text *kept;
+
+  g_return_val_if_fail(text != NULL && txt != NULL && vec != NULL, FALSE);
+
+  g_mutex_lock(&model->lock);
+  kept = recall_text(model, text);
+  if (!kept) {
+    Text *entry;
+
+    g_mutex_unlock(&model->lock);
+    entry = encode_text(model, text, cancellable, error);
+    if (!entry)
+      return FALSE;
+    g_mutex_lock(&model->lock);
+    keep_text(model, entry);
+    kept = entry;
+  }
+  *txt = osr_tensor_ref(kept->txt);
+  *vec = osr_tensor_ref(kept->vec);
+  if (truncated)
+    *truncated = kept->truncated;
+  g_mutex_unlock(&model->lock);
+  return TRUE;
+}
+
+/* Models */
+
+static void
+model_free(OsrModel *model)
+{
+  g_queue_clear_full(&model->texts, (GDestroyNotify) text_free);
+  free_parts(model);
+  osr_model_dir_free(model->dir);
+  osr_device_unref(model->device);
+  g_mutex_clear(&model->lock);
+  g_cond_clear(&model->loaded);
+  g_free(model->key);
+  g_free(model);
+}
+
+static OsrModel *
+model_new(const char *path, const char *key, OsrDevice *device, GError **error)
+{
+  OsrModelDir *dir = osr_model_dir_open(path, error);
+  OsrModel *model;
+
+  if (!dir)
+    return NULL;
+  model = g_new0(OsrModel, 1);
+  model->ref_count = 1;
+  model->key = g_strdup(key);
+  model->dir = dir;
+  model->device = osr_device_ref(device);
+  g_mutex_init(&model->lock);
+  g_cond_init(&model->loaded);
+  g_queue_init(&model->texts);
+  return model;
+}
+
+/* The same for every name of a folder. */
+static char *
+cache_key(const char *path, OsrDevice *device)
+{
+  char *real = realpath(path, NULL);
+  char *key = g_strconcat(osr_device_get_name(device), "\n", real ? real : path, NULL);
+
+  free(real);
+  return key;
+}
+
+OsrModel *
+osr_model_get(const char *path, OsrDevice *device, GError **error)
+{
+  g_autofree char *chosen = path ? g_strdup(path) : osr_model_dir_default_path();
+  g_autofree char *key = NULL;
+  OsrModel *model;
+
+  g_return_val_if_fail(device != NULL, NULL);
+
+  key = cache_key(chosen, device);
+  g_mutex_lock(&models_lock);
+  if (!models)
+    models = g_hash_table_new(g_str_hash, g_str_equal);
+  model = g_hash_table_lookup(models, key);
+  if (model) {
+    osr_model_ref(model);
+  } else {
+    model = model_new(chosen, key, device, error);
+    if (model)
+      g_hash_table_insert(models, model->key, model);
+  }
+  g_mutex_unlock(&models_lock);
+  return model;
+}
+
+OsrModel *
+osr_model_ref(OsrModel *model)
+{
+  g_return_val_if_fail(model != NULL, NULL);
+  g_atomic_int_inc(&model->ref_count);
+  return model;
+}
+
+void
+osr_model_unref(OsrModel *model)
+{
+  gboolean last;
+
+  if (!model)
+    return;
+  /* Under the lock, so that osr_model_get() never revives a model that is going away. */
+  g_mutex_lock(&models_lock);
+  last = g_atomic_int_dec_and_test(&model->ref_count);
+  if (last)
+    g_hash_table_remove(models, model->key);
+  g_mutex_unlock(&models_lock);
+  if (last)
+    model_free(model);
+}
+
+const OsrModelDir *
+osr_model_get_dir(OsrModel *model)
+{
+  return model->dir;
+}
+
+OsrDevice *
+osr_model_get_device(OsrModel *model)
+{
+  return model->device;
+}
+
+void
+osr_model_latent_dims(OsrModel *model, guint num_frames, guint width, guint height, guint dims[4])
+{
+  const OsrVaeConfig *vae = &model->dir->vae;
+
+  dims[0] = (MAX(num_frames, 1) - 1) / vae->time_compression_ratio + 1;
+  dims[1] = height / vae->spatial_compression_ratio;
+  dims[2] = width / vae->spatial_compression_ratio;
+  dims[3] = vae->latent_channels;
+}

@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "pool.h"
+
+#include "error.h"
+
+#define MIN_CLASS 512
+#define BIG_STEP (G_GUINT64_CONSTANT(2) << 20)
+/* From here on BIG_STEP wastes less than 1/8, so classes grow by it alone. */
+#define BIG_CLASS (8 * BIG_STEP)
+
+typedef struct {
+  gpointer ptr;
+  guint64 size;
+  GList age;      /* in OsrPool.cached: data is the block */
+  GList in_class; /* in the block's class, likewise */
+} Block;
+
+struct _OsrPool {
+  OsrOpsContext *ctx;
+  GMutex lock;
+  GQueue cached;       /* Block, longest unused first */
+  GHashTable *classes; /* class size -> GQueue of Block, last freed first */
+  guint64 cached_size, trim_threshold;
+  OsrPoolStats stats;
+};
+
+/* The class of a request: 8 steps an octave, 2 MiB steps for big blocks; 0 on overflow. */
+static guint64
+class_size(gsize size)
+{
+  guint64 step;
+
+  if (size <= MIN_CLASS)
+    return MIN_CLASS;
+  if (size > G_MAXSIZE - BIG_STEP)
+    return 0;
+  if (size >= BIG_CLASS)
+    step = BIG_STEP;
+  else
+    step = G_GUINT64_CONSTANT(1) << (g_bit_storage(size - 1) - 4);
+  return (size + step - 1) / step * step;
+}
+
+OsrPool *
+osr_pool_new(OsrOpsContext *ctx)
+{
+  OsrPool *pool = g_new0(OsrPool, 1);
+
+  pool->ctx = ctx;
+  pool->trim_threshold = G_MAXUINT64;
+  pool->classes = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free,
+                                        (GDestroyNotify) (void (*)(void)) g_queue_free);
+  g_queue_init(&pool->cached);
+  g_mutex_init(&pool->lock);
+  return pool;
+}
+
+static void
+unlink_block(OsrPool *pool, GQueue *class, Block *block)
+{
+  g_queue_unlink(&pool->cached, &block->age);
+  g_queue_unlink(class, &block->in_class);
+  pool->cached_size -= block->size;
+}
+
+static void
+trim(OsrPool *pool, guint64 keep)
+{
+  while (pool->cached_size > keep) {
+    Block *block = g_queue_peek_head(&pool->cached);
+
+    unlink_block(pool, g_hash_table_lookup(pool->classes, &block->size), block);
+    pool->ctx->backend->mem_free(pool->ctx, block->ptr, block->size);
+    pool->stats.reserved -= block->size;
+    g_free(block);
+  }
+}
+
+void
+osr_pool_free(OsrPool *pool)
+{
+  if (!pool)
+    return;
+  if (pool->stats.allocated > 0)
+    g_critical("pool of %s freed while %" G_GUINT64_FORMAT " bytes are in use",
+               pool->ctx->backend->name, pool->stats.allocated);
+  trim(pool, 0);
+  g_hash_table_unref(pool->classes);
+  g_mutex_clear(&pool->lock);
+  g_free(pool);
+}
+
+static gpointer
+take_cached(OsrPool *pool, guint64 size)
+{
+  GQueue *class = g_hash_table_lookup(pool->classes, &size);
+  Block *block = class ? g_queue_peek_head(class) : NULL;
+  gpointer ptr;
+
+  if (!block)
+    return NULL;
+  unlink_block(pool, class, block);
+  ptr = block->ptr;
+  g_free(block);
+  return ptr;
+}
+
+static gboolean
+fits(OsrPool *pool, guint64 size)
+{
+  guint64 limit = pool->stats.limit;
+
+  return limit == 0 || (size <= limit && pool->stats.reserved <= limit - size);
+}
+
+static gpointer
+take_new(OsrPool *pool, guint64 size)
+{
+  const OsrBackend *backend = pool->ctx->backend;
+  gpointer ptr;
+
+  if (!fits(pool, size)) {
+    guint64 limit = pool->stats.limit, others = pool->stats.reserved - pool->cached_size;
+
+    /* What is in use stays; of the cache, keep what the limit leaves room for. */
+    if (size > limit || others > limit - size)
+      return NULL;
+    trim(pool, limit - size - others);
+  }
+  ptr = backend->mem_alloc(pool->ctx, size);
+  if (!ptr && pool->cached_size > 0) {
+    trim(pool, 0);
+    ptr = backend->mem_alloc(pool->ctx, size);
+  }
+  if (!ptr)
+    return NULL;
+  pool->stats.n_backend_allocs++;
+  pool->stats.reserved += size;
+  pool->stats.peak_reserved = MAX(pool->stats.peak_reserved, pool->stats.reserved);
+  return ptr;
+}
+
+static guint64
+largest_cached(OsrPool *pool)
+{
+  guint64 largest = 0;
+
+  for (GList *l = pool->cached.head; l; l = l->next)
+    largest = MAX(largest, ((Block *) l->data)->size);
+  return largest;
+}
+
+static void
+set_memory_error(OsrPool *pool, const OsrPoolStats *stats, gsize size, guint64 largest,
+                 GError **error)
+{
+  g_autofree char *asked = g_format_size_full(size, G_FORMAT_SIZE_IEC_UNITS);
+  g_autofree char *used = g_format_size_full(stats->allocated, G_FORMAT_SIZE_IEC_UNITS);
+  g_autofree char *cached = g_format_size_full(largest, G_FORMAT_SIZE_IEC_UNITS);
+  g_autofree char *limit =
+      stats->limit ? g_format_size_full(stats->limit, G_FORMAT_SIZE_IEC_UNITS) : g_strdup("none");
+
+  g_set_error(error, OSR_ERROR, OSR_ERROR_MEMORY,
+              "not enough memory on %s: asked for %s, %s in use, limit %s, largest cached block %s",
+              pool->ctx->backend->name, asked, used, limit, cached);
+}
+
+gpointer
+osr_pool_alloc(OsrPool *pool, gsize size, GError **error)
+{
+  guint64 class = class_size(size), largest = 0;
+  OsrPoolStats stats;
+  gpointer ptr = NULL;
+
+  g_mutex_lock(&pool->lock);
+  pool->stats.n_allocs++;
+  if (class != 0) {
+    ptr = take_cached(pool, class);
+    if (!ptr) {
+      largest = largest_cached(pool);
+      ptr = take_new(pool, class);
+    }
+  }
+  if (ptr) {
+    pool->stats.allocated += class;
+    pool->stats.peak_allocated = MAX(pool->stats.peak_allocated, pool->stats.allocated);
+  }
+  stats = pool->stats;
+  g_mutex_unlock(&pool->lock);
+
+  if (!ptr)
+    set_memory_error(pool, &stats, size, largest, error);
+  return ptr;
+}
+
+void
+osr_pool_release(OsrPool *pool, gpointer ptr, gsize size)
+{
+  Block *block;
+  GQueue *class;
+
+  if (!ptr)
+    return;
+  block = g_new0(Block, 1);
+  block->ptr = ptr;
+  block->size = class_size(size);
+  block->age.data = block->in_class.data = block;
+
+  g_mutex_lock(&pool->lock);
+  class = g_hash_table_lookup(pool->classes, &block->size);
+  if (!class) {
+    class = g_queue_new();
+    g_hash_table_insert(pool->classes, g_memdup2(&block->size, sizeof block->size), class);
+  }
+  g_queue_push_tail_link(&pool->cached, &block->age);
+  g_queue_push_head_link(class, &block->in_class);
+  pool->cached_size += block->size;
+  pool->stats.allocated -= block->size;
+  trim(pool, pool->trim_threshold);
+  g_mutex_unlock(&pool->lock);
+}
+
+void
+osr_pool_trim(OsrPool *pool, guint64 keep)
+{
+  g_mutex_lock(&pool->lock);
+  trim(pool, keep);
+  g_mutex_unlock(&pool->lock);
+}
+
+void
+osr_pool_set_limit(OsrPool *pool, guint64 limit)
+{
+  g_mutex_lock(&pool->lock);
+  pool->stats.limit = limit;
+  if (limit > 0 && pool->stats.reserved > limit) {
+    guint64 used = pool->stats.reserved - pool->cached_size;
+
+    trim(pool, used < limit ? limit - used : 0);
+  }
+  g_mutex_unlock(&pool->lock);
+}
+
+void
+osr_pool_set_trim_threshold(OsrPool *pool, guint64 threshold)
+{
+  g_mutex_lock(&pool->lock);
+  pool->trim_threshold = threshold;
+  trim(pool, threshold);
+  g_mutex_unlock(&pool->lock);
+}
+
+void
+osr_pool_get_stats(OsrPool *pool, OsrPoolStats *stats)
+{
+  g_mutex_lock(&pool->lock);
+  *stats = pool->stats;
+  g_mutex_unlock(&pool->lock);
+}
+
+void
+osr_pool_reset_peak(OsrPool *pool)
+{
+  g_mutex_lock(&pool->lock);
+  pool->stats.peak_allocated = pool->stats.allocated;
+  pool->stats.peak_reserved = pool->stats.reserved;
+  g_mutex_unlock(&pool->lock);
+}

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include "sampler.h"
+
+G_BEGIN_DECLS
+
+/* How many latent frames at the start and at the end of a clip a condition gives. A single
+ * frame is never conditioned. */
+void osr_condition_frames(OsrCondition condition, guint latent_frames, guint *head, guint *tail);
+
+/* osr_sampler_run() with up to @max_batch (1 to 3) of a step's forwards in one batch. */
+OsrTensor *osr_sampler_run_batched(OsrMmdit *mmdit, const OsrSamplingParams *params,
+                                   const OsrSamplerInput *input, const guint latent_dims[4],
+                                   OsrTensor *noise, guint max_batch, OsrSamplerCallback callback,
+                                   gpointer user_data, GCancellable *cancellable, GError **error);
+
+G_END_DECLS

@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include "t5.h"
+
+G_BEGIN_DECLS
+
+/* Row of relative_attention_bias for a key @offset tokens after the query. */
+guint osr_t5_bucket(const OsrT5Config *config, gint64 offset);
+
+G_END_DECLS

@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The CPU backend: its memory functions, the choice of loops, and its table. */
+#include "cpu.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define ALIGNMENT ((size_t) 64)
+/* From here on a block is worth huge pages: fewer page faults when it is first written, and
+ * convolutions walk through many rows at once. */
+#define HUGE_PAGE ((size_t) 2 << 20)
+#define HUGE_FROM ((size_t) 8 << 20)
+
+static int
+cpu_device_count(char *why, size_t why_size)
+{
+  if (why && why_size > 0)
+    why[0] = '\0';
+  return 1;
+}
+
+#ifdef OSR_HAVE_X86_LOOPS
+static bool
+have_avx2(void)
+{
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+
+static bool
+have_avx512(void)
+{
+  return have_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+#endif
+
+/* The best loops of this machine; `limit` (NULL: none) names the best that may be taken. */
+static const OsrLoops *
+pick_loops(const char *limit)
+{
+#ifdef OSR_HAVE_X86_LOOPS
+  const bool base = limit && strcmp(limit, "base") == 0;
+  const bool avx2 = limit && strcmp(limit, "avx2") == 0;
+
+  __builtin_cpu_init();
+  if (!base && !avx2 && have_avx512())
+    return &osr_loops_avx512;
+  if (!base && have_avx2())
+    return &osr_loops_avx2;
+#else
+  (void) limit;
+#endif
+  return &osr_loops_base;
+}
+
+static OsrResult
+cpu_open(OsrOpsContext *ctx, int index)
+{
+  OsrCpu *cpu;
+
+  if (index != 0)
+    return osr_fail(ctx, OSR_ERR_INVALID, "cpu: no device %d, there is one", index);
+  cpu = calloc(1, sizeof *cpu);
+  if (!cpu)
+    return osr_fail(ctx, OSR_ERR_MEMORY, "cpu: no memory");
+  /* For tests and comparisons: OSR_CPU_ISA=base, avx2 or avx512 */
+  cpu->loops = pick_loops(getenv("OSR_CPU_ISA"));
+  cpu->n_threads = ctx->n_threads > 0 ? ctx->n_threads : osr_threads_available();
+  cpu->threads = osr_threads_new(cpu->n_threads);
+  if (!cpu->threads) {
+    free(cpu);
+    return osr_fail(ctx, OSR_ERR_MEMORY, "cpu: no memory");
+  }
+  ctx->backend = &osr_backend_cpu;
+  ctx->stream = NULL;
+  ctx->impl = cpu;
+  return OSR_OK;
+}
+
+static void
+cpu_close(OsrOpsContext *ctx)
+{
+  OsrCpu *cpu = ctx->impl;
+
+  if (cpu)
+    osr_threads_free(cpu->threads);
+  free(cpu);
+  ctx->impl = NULL;
+}
+
+static OsrResult
+cpu_mem_info(OsrOpsContext *ctx, size_t *free, size_t *total)
+{
+  const long page = sysconf(_SC_PAGESIZE), pages = sysconf(_SC_PHYS_PAGES);
+  const long idle = sysconf(_SC_AVPHYS_PAGES);
+  unsigned long long available;
+  char line[128];
+  FILE *f;
+
+  if (page <= 0 || pages <= 0 || idle < 0)
+    return osr_fail(ctx, OSR_ERR_DEVICE, "cpu: the system does not tell its memory size");
+  *total = (size_t) pages * (size_t) page;
+  *free = (size_t) idle * (size_t) page;
+
+  /* Where there is /proc/meminfo it knows better: the page cache can be had too. */
+  f = fopen("/proc/meminfo", "re");
+  if (!f)
+    return OSR_OK;
+  while (fgets(line, sizeof line, f))
+    if (sscanf(line, "MemAvailable: %llu kB", &available) == 1)
+      *free = (size_t) available * 1024;
+  fclose(f);
+  return OSR_OK;
+}
+
+static void *
+cpu_mem_alloc(OsrOpsContext *ctx, size_t size)
+{
+  const size_t alignment = size >= HUGE_FROM ? HUGE_PAGE : ALIGNMENT;
+  size_t rounded;
+  void *ptr;
+
+  (void) ctx;
+  if (size > SIZE_MAX - alignment)
+    return NULL;
+  /* aligned_alloc wants a multiple of the alignment; an empty block gets one too. */
+  rounded = (size + ALIGNMENT) / ALIGNMENT * ALIGNMENT;
+  if (posix_memalign(&ptr, alignment, rounded) != 0)
+    return NULL;
+#ifdef MADV_HUGEPAGE
+  if (size >= HUGE_FROM)
+    madvise(ptr, rounded / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
+#endif
+  return ptr;
+}
+
+static void
+cpu_mem_free(OsrOpsContext *ctx, void *ptr, size_t size)
+{
+  (void) ctx;
+  (void) size;
+  free(ptr);
+}
+
+static OsrResult
+cpu_mem_set(OsrOpsContext *ctx, void *ptr, int byte, size_t size)
+{
+  (void) ctx;
+  if (size > 0)
+    memset(ptr, byte, size);
+  return OSR_OK;
+}
+
+static OsrResult
+cpu_copy(OsrOpsContext *ctx, OsrCopy kind, void *dst, const void *src, size_t size)
+{
+  (void) ctx;
+  (void) kind;
+  if (size > 0)
+    memmove(dst, src, size);
+  return OSR_OK;
+}
+
+static OsrResult
+cpu_synchronize(OsrOpsContext *ctx)
+{
+  (void) ctx;
+  return OSR_OK;
+}
+
+float *
+osr_cpu_scratch(OsrOpsContext *ctx, const char *op, int64_t floats)
+{
+  float *scratch = NULL;
+
+  if (floats > 0 && (uint64_t) floats <= SIZE_MAX / sizeof(float))
+    scratch = osr_scratch_alloc(ctx, (size_t) floats * sizeof(float));
+  if (!scratch)
+    osr_fail(ctx, OSR_ERR_MEMORY, "%s: no scratch memory of %lld floats", op, (long long) floats);
+  return scratch;
+}
+
+void
+osr_cpu_scratch_free(OsrOpsContext *ctx, float *scratch, int64_t floats)
+{
+  osr_scratch_free(ctx, scratch, (size_t) floats * sizeof(float));
+}
+
+const OsrBackend osr_backend_cpu = {
+    .abi = OSR_OPS_ABI,
+    .name = "cpu",
+    .dtypes = OSR_CPU_DTYPES,
+    .device_count = cpu_device_count,
+    .open = cpu_open,
+    .close = cpu_close,
+    .mem_info = cpu_mem_info,
+    .mem_alloc = cpu_mem_alloc,
+    .mem_free = cpu_mem_free,
+    .mem_set = cpu_mem_set,
+    .copy = cpu_copy,
+    .synchronize = cpu_synchronize,
+    .ops =
+        {
+            .linear = osr_cpu_linear,
+            .glu = osr_cpu_glu,
+            .layer_norm = osr_cpu_layer_norm,
+            .rms_norm = osr_cpu_rms_norm,
+            .qk_norm_rope = osr_cpu_qk_norm_rope,
+            .attention = osr_cpu_attention,
+            .group_norm = osr_cpu_group_norm,
+            .conv3d = osr_cpu_conv3d,
+            .patchify = osr_cpu_patchify,
+            .unpatchify = osr_cpu_unpatchify,
+            .embedding = osr_cpu_embedding,
+            .timestep = osr_cpu_timestep,
+            .affine = osr_cpu_affine,
+            .copy2d = osr_cpu_copy2d,
+            .guidance_step = osr_cpu_guidance_step,
+            .randn = osr_cpu_randn,
+            .gaussian = osr_cpu_gaussian,
+            .blend = osr_cpu_blend,
+            .tensor_to_frame = osr_cpu_tensor_to_frame,
+            .frame_to_tensor = osr_cpu_frame_to_tensor,
+        },
+};
