@@ -375,52 +375,58 @@ frame_time(GstOpenSoraVaeDec *self, guint64 frame)
   return gst_util_uint64_scale(frame, (guint64) self->info.fps_d * GST_SECOND, self->info.fps_n);
 }
 
+/* Writes the next frame of the clip that @latent was decoded to. */
+static GstFlowReturn
+gst_opensora_vae_dec_transform(GstBaseTransform *trans, GstBuffer *latent, GstBuffer *buffer)
+{
+  GstOpenSoraVaeDec *self = GST_OPENSORA_VAE_DEC(trans);
+  GError *error = NULL;
+  GstVideoFrame frame;
+  guint64 n;
+  gboolean ok;
+
+  if (!gst_video_frame_map(&frame, &self->info, buffer, GST_MAP_WRITE)) {
+    GST_ELEMENT_ERROR(self, RESOURCE, WRITE, ("Cannot write to a video buffer."), (NULL));
+    return GST_FLOW_ERROR;
+  }
+  ok = gst_opensora_video_fill_frame(self->video, self->next_frame, &frame, &error);
+  gst_video_frame_unmap(&frame);
+  if (!ok)
+    return gst_opensora_post_error(GST_ELEMENT(self), error);
+
+  /* From the number of the frame in the stream, so that rounding never adds up. */
+  n = (GST_BUFFER_OFFSET_IS_VALID(latent) ? GST_BUFFER_OFFSET(latent) : 0) + self->next_frame;
+  GST_BUFFER_PTS(buffer) = frame_time(self, n);
+  GST_BUFFER_DTS(buffer) = GST_CLOCK_TIME_NONE;
+  GST_BUFFER_DURATION(buffer) = frame_time(self, n + 1) - GST_BUFFER_PTS(buffer);
+  GST_BUFFER_OFFSET(buffer) = n;
+  GST_BUFFER_OFFSET_END(buffer) = n + 1;
+  self->next_frame++;
+  return GST_FLOW_OK;
+}
+
 static GstFlowReturn
 gst_opensora_vae_dec_generate(GstBaseTransform *trans, GstBuffer **output)
 {
   GstOpenSoraVaeDec *self = GST_OPENSORA_VAE_DEC(trans);
-  const GstOpenSoraClipMeta *meta;
   GstBuffer *buffer = NULL;
-  GError *error = NULL;
-  GstVideoFrame frame;
   GstFlowReturn ret;
-  guint64 n;
-  gboolean ok;
 
   *output = NULL;
   if (!self->video || self->next_frame >= self->n_frames) {
     drop_clip(self);
     return GST_FLOW_OK;
   }
-
+  /* Copies the clip's meta to the frame. */
   ret = GST_BASE_TRANSFORM_CLASS(gst_opensora_vae_dec_parent_class)
             ->prepare_output_buffer(trans, self->latent, &buffer);
   if (ret != GST_FLOW_OK)
     return ret;
-  if (!gst_video_frame_map(&frame, &self->info, buffer, GST_MAP_WRITE)) {
+  ret = gst_opensora_vae_dec_transform(trans, self->latent, buffer);
+  if (ret != GST_FLOW_OK) {
     gst_buffer_unref(buffer);
-    GST_ELEMENT_ERROR(self, RESOURCE, WRITE, ("Cannot write to a video buffer."), (NULL));
-    return GST_FLOW_ERROR;
+    return ret;
   }
-  ok = gst_opensora_video_fill_frame(self->video, self->next_frame, &frame, &error);
-  gst_video_frame_unmap(&frame);
-  if (!ok) {
-    gst_buffer_unref(buffer);
-    return gst_opensora_post_error(GST_ELEMENT(self), error);
-  }
-
-  /* From the number of the frame in the stream, so that rounding never adds up. */
-  n = (GST_BUFFER_OFFSET_IS_VALID(self->latent) ? GST_BUFFER_OFFSET(self->latent) : 0) +
-      self->next_frame;
-  GST_BUFFER_PTS(buffer) = frame_time(self, n);
-  GST_BUFFER_DTS(buffer) = GST_CLOCK_TIME_NONE;
-  GST_BUFFER_DURATION(buffer) = frame_time(self, n + 1) - GST_BUFFER_PTS(buffer);
-  GST_BUFFER_OFFSET(buffer) = n;
-  GST_BUFFER_OFFSET_END(buffer) = n + 1;
-  meta = gst_buffer_get_opensora_clip_meta(self->latent);
-  if (meta && !gst_buffer_get_opensora_clip_meta(buffer))
-    gst_opensora_clip_meta_copy(meta, buffer);
-  self->next_frame++;
   *output = buffer;
   return GST_FLOW_OK;
 }
@@ -500,6 +506,7 @@ gst_opensora_vae_dec_class_init(GstOpenSoraVaeDecClass *klass)
   trans_class->sink_event = gst_opensora_vae_dec_sink_event;
   trans_class->submit_input_buffer = gst_opensora_vae_dec_submit;
   trans_class->generate_output = gst_opensora_vae_dec_generate;
+  trans_class->transform = gst_opensora_vae_dec_transform;
 
   gst_type_mark_as_plugin_api(GST_TYPE_OPENSORA_TILING, 0);
 }
