@@ -3,6 +3,7 @@
 
 #include <gio/gio.h>
 
+#include "api.h"
 #include "tensor.h"
 
 G_BEGIN_DECLS
@@ -27,28 +28,31 @@ typedef struct {
 } OsrCheckpointEntry;
 
 /* @path: a .safetensors file, or an index "*.safetensors.index.json" of several. */
-OsrCheckpoint *osr_checkpoint_open(const char *path, GError **error);
+OSR_API OsrCheckpoint *osr_checkpoint_open(const char *path, GError **error);
 /* The same on bytes in memory; @name stands for the file in messages. */
-OsrCheckpoint *osr_checkpoint_open_bytes(GBytes *bytes, const char *name, GError **error);
-OsrCheckpoint *osr_checkpoint_ref(OsrCheckpoint *checkpoint);
-void osr_checkpoint_unref(OsrCheckpoint *checkpoint);
+OSR_API OsrCheckpoint *osr_checkpoint_open_bytes(GBytes *bytes, const char *name, GError **error);
+OSR_API OsrCheckpoint *osr_checkpoint_ref(OsrCheckpoint *checkpoint);
+OSR_API void osr_checkpoint_unref(OsrCheckpoint *checkpoint);
 
-const char *osr_checkpoint_get_path(OsrCheckpoint *checkpoint);
-guint osr_checkpoint_n_entries(OsrCheckpoint *checkpoint);
-const OsrCheckpointEntry *osr_checkpoint_nth(OsrCheckpoint *checkpoint, guint i);
+OSR_API const char *osr_checkpoint_get_path(OsrCheckpoint *checkpoint);
+OSR_API guint osr_checkpoint_n_entries(OsrCheckpoint *checkpoint);
+OSR_API const OsrCheckpointEntry *osr_checkpoint_nth(OsrCheckpoint *checkpoint, guint i);
 /* NULL if there is none of that name. */
-const OsrCheckpointEntry *osr_checkpoint_lookup(OsrCheckpoint *checkpoint, const char *name);
+OSR_API const OsrCheckpointEntry *osr_checkpoint_lookup(OsrCheckpoint *checkpoint,
+                                                        const char *name);
 /* A string of "__metadata__", NULL if absent. */
-const char *osr_checkpoint_get_metadata(OsrCheckpoint *checkpoint, const char *key);
+OSR_API const char *osr_checkpoint_get_metadata(OsrCheckpoint *checkpoint, const char *key);
 
 /* Converts an entry's elements to f32 in host memory of n_elements floats.
  * OSR_ERROR_UNSUPPORTED for integer types. */
-gboolean osr_checkpoint_entry_to_f32(const OsrCheckpointEntry *entry, float *dst, GError **error);
+OSR_API gboolean osr_checkpoint_entry_to_f32(const OsrCheckpointEntry *entry, float *dst,
+                                             GError **error);
 
 /* Writes tensors as a safetensors file, for tools and tests. @names and @tensors have @n
  * entries; @metadata: string -> string or NULL. */
-gboolean osr_checkpoint_write(const char *path, guint n, const char *const *names,
-                              OsrTensor *const *tensors, GHashTable *metadata, GError **error);
+OSR_API gboolean osr_checkpoint_write(const char *path, guint n, const char *const *names,
+                                      OsrTensor *const *tensors, GHashTable *metadata,
+                                      GError **error);
 
 /**
  * OsrLoader:
@@ -66,26 +70,27 @@ typedef struct {
   guint64 n_parameters, n_bytes;
 } OsrLoader;
 
-void osr_loader_init(OsrLoader *loader, OsrCheckpoint *checkpoint, OsrDevice *device,
-                     OsrDType dtype, GCancellable *cancellable);
+OSR_API void osr_loader_init(OsrLoader *loader, OsrCheckpoint *checkpoint, OsrDevice *device,
+                             OsrDType dtype, GCancellable *cancellable);
 /* FALSE and the error moved to @error if any load failed. */
-gboolean osr_loader_finish(OsrLoader *loader, GError **error);
-gboolean osr_loader_has(OsrLoader *loader, const char *format, ...) G_GNUC_PRINTF(2, 3);
+OSR_API gboolean osr_loader_finish(OsrLoader *loader, GError **error);
+OSR_API gboolean osr_loader_has(OsrLoader *loader, const char *format, ...) G_GNUC_PRINTF(2, 3);
 /* The tensor of that name, shaped exactly @dims. Ends in G_IO_ERROR_CANCELLED too. */
-OsrTensor *osr_loader_get(OsrLoader *loader, guint n_dims, const gint64 *dims, const char *format,
-                          ...) G_GNUC_PRINTF(4, 5);
+OSR_API OsrTensor *osr_loader_get(OsrLoader *loader, guint n_dims, const gint64 *dims,
+                                  const char *format, ...) G_GNUC_PRINTF(4, 5);
 /* Vectors and matrices, the usual case. */
-OsrTensor *
-osr_loader_vector(OsrLoader *loader, gint64 n, const char *format, ...) G_GNUC_PRINTF(3, 4);
-OsrTensor *osr_loader_matrix(OsrLoader *loader, gint64 rows, gint64 columns, const char *format,
-                             ...) G_GNUC_PRINTF(4, 5);
+OSR_API OsrTensor *osr_loader_vector(OsrLoader *loader, gint64 n, const char *format, ...)
+    G_GNUC_PRINTF(3, 4);
+OSR_API OsrTensor *osr_loader_matrix(OsrLoader *loader, gint64 rows, gint64 columns,
+                                     const char *format, ...) G_GNUC_PRINTF(4, 5);
 /* Several tensors stacked along dim 0 into one [sum of rows, columns] (columns 0: vectors):
  * unfused projections become one. @names: NULL-terminated, @rows: rows of each. */
-OsrTensor *
-osr_loader_stack(OsrLoader *loader, const char *const *names, const gint64 *rows, gint64 columns);
+OSR_API OsrTensor *osr_loader_stack(OsrLoader *loader, const char *const *names, const gint64 *rows,
+                                    gint64 columns);
 /* PyTorch's Conv3d.weight [c_out, c_in, k_t, k_h, k_w] as [c_out, k_t, k_h, k_w, c_in]. */
-OsrTensor *osr_loader_conv3d(OsrLoader *loader, gint64 c_out, gint64 c_in, gint64 k_t, gint64 k_h,
-                             gint64 k_w, const char *format, ...) G_GNUC_PRINTF(7, 8);
+OSR_API OsrTensor *osr_loader_conv3d(OsrLoader *loader, gint64 c_out, gint64 c_in, gint64 k_t,
+                                     gint64 k_h, gint64 k_w, const char *format, ...)
+    G_GNUC_PRINTF(7, 8);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(OsrCheckpoint, osr_checkpoint_unref)
 

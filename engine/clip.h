@@ -3,6 +3,7 @@
 
 #include <gio/gio.h>
 
+#include "api.h"
 #include "checkpoint.h"
 
 G_BEGIN_DECLS
@@ -28,13 +29,13 @@ typedef struct {
  */
 typedef struct _OsrClip OsrClip;
 
-OsrClip *osr_clip_load(const OsrClipConfig *config, OsrLoader *loader, GError **error);
-void osr_clip_free(OsrClip *clip);
+OSR_API OsrClip *osr_clip_load(const OsrClipConfig *config, OsrLoader *loader, GError **error);
+OSR_API void osr_clip_free(OsrClip *clip);
 
 /* ids: host, [n_ids], n_ids <= max_position_embeddings. The pooled output
  * [1, hidden_size]; @hidden, if not NULL, gets [1, n_ids, hidden_size]. */
-OsrTensor *osr_clip_encode(OsrClip *clip, const gint32 *ids, guint n_ids, OsrTensor **hidden,
-                           GCancellable *cancellable, GError **error);
+OSR_API OsrTensor *osr_clip_encode(OsrClip *clip, const gint32 *ids, guint n_ids,
+                                   OsrTensor **hidden, GCancellable *cancellable, GError **error);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(OsrClip, osr_clip_free)
 

@@ -3,6 +3,7 @@
 
 #include <gio/gio.h>
 
+#include "api.h"
 #include "ops.h"
 #include "pool.h"
 
@@ -14,47 +15,49 @@ G_BEGIN_DECLS
  * One CPU or one GPU: a backend's context, its memory pool and its table of operations.
  * Reference counted; osr_device_get() returns the same device for the same name while
  * anybody holds it, so elements share pools. Calls into ops of one device must not run
- * concurrently: hold osr_device_lock() around a forward pass.
+ * concurrently: osr_device_lock(), a recursive lock, is held around them. Models, sampler and
+ * tensor functions take it themselves.
  */
 typedef struct _OsrDevice OsrDevice;
 
 #define OSR_TYPE_DEVICE (osr_device_get_type())
-GType osr_device_get_type(void);
+OSR_API GType osr_device_get_type(void);
 
 /* @name: "auto" (first GPU, else CPU), "cpu", "cuda:N", or "ref" (plain C, for tests).
  * OSR_ERROR_NOT_FOUND if there is no such device, with the reason. (transfer full) */
-OsrDevice *osr_device_get(const char *name, GError **error);
-OsrDevice *osr_device_ref(OsrDevice *device);
-void osr_device_unref(OsrDevice *device);
+OSR_API OsrDevice *osr_device_get(const char *name, GError **error);
+OSR_API OsrDevice *osr_device_ref(OsrDevice *device);
+OSR_API void osr_device_unref(OsrDevice *device);
 
 /* "cpu", "cuda:0", ... */
-const char *osr_device_get_name(OsrDevice *device);
-gboolean osr_device_is_host(OsrDevice *device);
-OsrPool *osr_device_get_pool(OsrDevice *device);
+OSR_API const char *osr_device_get_name(OsrDevice *device);
+OSR_API gboolean osr_device_is_host(OsrDevice *device);
+OSR_API OsrPool *osr_device_get_pool(OsrDevice *device);
 /* The type that models compute in by default on this device: f32 on CPUs. */
-OsrDType osr_device_get_dtype(OsrDevice *device);
-gboolean osr_device_supports_dtype(OsrDevice *device, OsrDType dtype);
+OSR_API OsrDType osr_device_get_dtype(OsrDevice *device);
+OSR_API gboolean osr_device_supports_dtype(OsrDevice *device, OsrDType dtype);
 /* Threads that CPU ops use; 0 asks for all the process may use. */
-void osr_device_set_threads(OsrDevice *device, int n_threads);
+OSR_API void osr_device_set_threads(OsrDevice *device, int n_threads);
 
-OsrOpsContext *osr_device_get_context(OsrDevice *device);
-const OsrOps *osr_device_get_ops(OsrDevice *device);
+OSR_API OsrOpsContext *osr_device_get_context(OsrDevice *device);
+OSR_API const OsrOps *osr_device_get_ops(OsrDevice *device);
 
-void osr_device_lock(OsrDevice *device);
-void osr_device_unlock(OsrDevice *device);
+OSR_API void osr_device_lock(OsrDevice *device);
+OSR_API void osr_device_unlock(OsrDevice *device);
 
 /* Waits for all work of the device. FALSE if any of it failed. */
-gboolean osr_device_synchronize(OsrDevice *device, GError **error);
+OSR_API gboolean osr_device_synchronize(OsrDevice *device, GError **error);
 
 /* Host bytes -> device memory and back; both block until the host side may be reused. */
-gboolean
-osr_device_upload(OsrDevice *device, gpointer dst, gconstpointer src, gsize size, GError **error);
-gboolean
-osr_device_download(OsrDevice *device, gpointer dst, gconstpointer src, gsize size, GError **error);
+OSR_API gboolean osr_device_upload(OsrDevice *device, gpointer dst, gconstpointer src, gsize size,
+                                   GError **error);
+OSR_API gboolean osr_device_download(OsrDevice *device, gpointer dst, gconstpointer src, gsize size,
+                                     GError **error);
 
 /* Turns an OsrResult of an op on @device into a GError: TRUE for OSR_OK. @what names the
  * caller's step ("mmdit: double block 3"). */
-gboolean osr_device_check(OsrDevice *device, OsrResult result, const char *what, GError **error);
+OSR_API gboolean osr_device_check(OsrDevice *device, OsrResult result, const char *what,
+                                  GError **error);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(OsrDevice, osr_device_unref)
 

@@ -3,6 +3,8 @@
 
 #include <gio/gio.h>
 
+#include "api.h"
+
 G_BEGIN_DECLS
 
 /**
@@ -34,6 +36,6 @@ typedef enum {
   OSR_ERROR_DEVICE,
 } OsrError;
 
-GQuark osr_error_quark(void);
+OSR_API GQuark osr_error_quark(void);
 
 G_END_DECLS

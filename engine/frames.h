@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
+#include "api.h"
 #include "tensor.h"
 
 G_BEGIN_DECLS
@@ -20,10 +21,10 @@ typedef struct {
 
 /* Writes frame @i of @video ([T, H, W, 3] in [-1, 1], any device) to @picture, whose size
  * has to be the video's. */
-gboolean
-osr_video_get_picture(OsrTensor *video, guint i, const OsrPicture *picture, GError **error);
+OSR_API gboolean osr_video_get_picture(OsrTensor *video, guint i, const OsrPicture *picture,
+                                       GError **error);
 /* Reads @picture into frame @i of @video. */
-gboolean
-osr_video_set_picture(OsrTensor *video, guint i, const OsrPicture *picture, GError **error);
+OSR_API gboolean osr_video_set_picture(OsrTensor *video, guint i, const OsrPicture *picture,
+                                       GError **error);
 
 G_END_DECLS

@@ -55,8 +55,8 @@ osr_run_start(OsrDevice *device, OsrDType dtype)
   }                                                                                                \
   G_STMT_END
 
-static inline gboolean
-    G_GNUC_PRINTF(3, 4) osr_run_check(OsrRun *run, GError **error, const char *format, ...)
+static inline gboolean G_GNUC_PRINTF(3, 4)
+    osr_run_check(OsrRun *run, GError **error, const char *format, ...)
 {
   g_autofree char *what = NULL;
   va_list args;

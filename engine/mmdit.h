@@ -3,6 +3,7 @@
 
 #include <gio/gio.h>
 
+#include "api.h"
 #include "checkpoint.h"
 
 G_BEGIN_DECLS
@@ -48,14 +49,14 @@ typedef struct {
   float guidance;              /* used with guidance_embed */
 } OsrMmditInput;
 
-OsrMmdit *osr_mmdit_load(const OsrMmditConfig *config, OsrLoader *loader, GError **error);
-void osr_mmdit_free(OsrMmdit *mmdit);
-const OsrMmditConfig *osr_mmdit_get_config(OsrMmdit *mmdit);
-OsrDevice *osr_mmdit_get_device(OsrMmdit *mmdit);
+OSR_API OsrMmdit *osr_mmdit_load(const OsrMmditConfig *config, OsrLoader *loader, GError **error);
+OSR_API void osr_mmdit_free(OsrMmdit *mmdit);
+OSR_API const OsrMmditConfig *osr_mmdit_get_config(OsrMmdit *mmdit);
+OSR_API OsrDevice *osr_mmdit_get_device(OsrMmdit *mmdit);
 
 /* The velocity [B, L, in_channels]. Looks at @cancellable before every block. */
-OsrTensor *osr_mmdit_forward(OsrMmdit *mmdit, const OsrMmditInput *input, GCancellable *cancellable,
-                             GError **error);
+OSR_API OsrTensor *osr_mmdit_forward(OsrMmdit *mmdit, const OsrMmditInput *input,
+                                     GCancellable *cancellable, GError **error);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(OsrMmdit, osr_mmdit_free)
 

@@ -3,6 +3,7 @@
 
 #include <gio/gio.h>
 
+#include "api.h"
 #include "clip.h"
 #include "mmdit.h"
 #include "sampler.h"
@@ -44,11 +45,11 @@ typedef struct {
 
 /* The tiny model that is installed with the library; the environment variable
  * OPENSORA_MODEL overrides it. Newly allocated. */
-char *osr_model_dir_default_path(void);
+OSR_API char *osr_model_dir_default_path(void);
 
 /* @path NULL: the default. OSR_ERROR_NOT_FOUND names the folder and what is missing. */
-OsrModelDir *osr_model_dir_open(const char *path, GError **error);
-void osr_model_dir_free(OsrModelDir *dir);
+OSR_API OsrModelDir *osr_model_dir_open(const char *path, GError **error);
+OSR_API void osr_model_dir_free(OsrModelDir *dir);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(OsrModelDir, osr_model_dir_free)
 

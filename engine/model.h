@@ -3,6 +3,7 @@
 
 #include <gio/gio.h>
 
+#include "api.h"
 #include "model-dir.h"
 #include "tokenizer.h"
 
@@ -13,36 +14,38 @@ G_BEGIN_DECLS
  *
  * A model folder on a device, shared by everybody in the process who names the same
  * folder and device. Its parts are loaded when first asked for, by one thread while
- * others wait, and freed with the last reference to the model. Thread safe; take
- * osr_device_lock() around the use of a part.
+ * others wait, and freed with the last reference to the model. Thread safe.
  */
 typedef struct _OsrModel OsrModel;
 
 #define OSR_TYPE_MODEL (osr_model_get_type())
-GType osr_model_get_type(void);
+OSR_API GType osr_model_get_type(void);
 
 /* @path NULL: the tiny model. Reads configs only. (transfer full) */
-OsrModel *osr_model_get(const char *path, OsrDevice *device, GError **error);
-OsrModel *osr_model_ref(OsrModel *model);
-void osr_model_unref(OsrModel *model);
+OSR_API OsrModel *osr_model_get(const char *path, OsrDevice *device, GError **error);
+OSR_API OsrModel *osr_model_ref(OsrModel *model);
+OSR_API void osr_model_unref(OsrModel *model);
 
-const OsrModelDir *osr_model_get_dir(OsrModel *model);
-OsrDevice *osr_model_get_device(OsrModel *model);
+OSR_API const OsrModelDir *osr_model_get_dir(OsrModel *model);
+OSR_API OsrDevice *osr_model_get_device(OsrModel *model);
 
 /* Each loads its part on first use. (transfer none) */
-OsrMmdit *osr_model_get_mmdit(OsrModel *model, GCancellable *cancellable, GError **error);
-OsrVae *osr_model_get_vae_encoder(OsrModel *model, GCancellable *cancellable, GError **error);
-OsrVae *osr_model_get_vae_decoder(OsrModel *model, GCancellable *cancellable, GError **error);
+OSR_API OsrMmdit *osr_model_get_mmdit(OsrModel *model, GCancellable *cancellable, GError **error);
+OSR_API OsrVae *osr_model_get_vae_encoder(OsrModel *model, GCancellable *cancellable,
+                                          GError **error);
+OSR_API OsrVae *osr_model_get_vae_decoder(OsrModel *model, GCancellable *cancellable,
+                                          GError **error);
 
 /* Encodes a prompt, as it is (decorate it first): *txt [1, L, context_in_dim] and *vec
  * [1, vec_in_dim]. The embeddings of the last few prompts are kept. @truncated, if not
  * NULL, gets the number of tokens of the T5 prompt that did not fit. (transfer full) */
-gboolean osr_model_encode_text(OsrModel *model, const char *text, OsrTensor **txt, OsrTensor **vec,
-                               guint *truncated, GCancellable *cancellable, GError **error);
+OSR_API gboolean osr_model_encode_text(OsrModel *model, const char *text, OsrTensor **txt,
+                                       OsrTensor **vec, guint *truncated, GCancellable *cancellable,
+                                       GError **error);
 
 /* Latent size of a clip: T, h, w, C. */
-void
-osr_model_latent_dims(OsrModel *model, guint num_frames, guint width, guint height, guint dims[4]);
+OSR_API void osr_model_latent_dims(OsrModel *model, guint num_frames, guint width, guint height,
+                                   guint dims[4]);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(OsrModel, osr_model_unref)
 

@@ -3,6 +3,7 @@
 
 #include <gio/gio.h>
 
+#include "api.h"
 #include "ops.h"
 
 G_BEGIN_DECLS
@@ -19,7 +20,7 @@ typedef struct _OsrPool OsrPool;
 
 /**
  * OsrPoolStats:
- * @allocated: bytes handed out now
+ * @allocated: bytes handed out now, as rounded to block sizes
  * @reserved: bytes taken from the backend now (handed out and cached)
  * @peak_allocated: largest @allocated since creation or the last reset
  * @peak_reserved: largest @reserved, likewise
@@ -33,21 +34,21 @@ typedef struct {
 } OsrPoolStats;
 
 /* ctx is borrowed and must outlive the pool. */
-OsrPool *osr_pool_new(OsrOpsContext *ctx);
-void osr_pool_free(OsrPool *pool);
+OSR_API OsrPool *osr_pool_new(OsrOpsContext *ctx);
+OSR_API void osr_pool_free(OsrPool *pool);
 
 /* At least @size bytes, aligned to 64. NULL with OSR_ERROR_MEMORY, whose message has what
  * was asked, what is in use and the limit. @error may be NULL. */
-gpointer osr_pool_alloc(OsrPool *pool, gsize size, GError **error);
+OSR_API gpointer osr_pool_alloc(OsrPool *pool, gsize size, GError **error);
 /* @size as given to osr_pool_alloc(). */
-void osr_pool_release(OsrPool *pool, gpointer ptr, gsize size);
+OSR_API void osr_pool_release(OsrPool *pool, gpointer ptr, gsize size);
 
 /* Gives cached blocks back until at most @keep bytes are cached. */
-void osr_pool_trim(OsrPool *pool, guint64 keep);
-void osr_pool_set_limit(OsrPool *pool, guint64 limit);
+OSR_API void osr_pool_trim(OsrPool *pool, guint64 keep);
+OSR_API void osr_pool_set_limit(OsrPool *pool, guint64 limit);
 /* Bytes of freed blocks that may stay cached; G_MAXUINT64 (the default): no bound. */
-void osr_pool_set_trim_threshold(OsrPool *pool, guint64 threshold);
-void osr_pool_get_stats(OsrPool *pool, OsrPoolStats *stats);
-void osr_pool_reset_peak(OsrPool *pool);
+OSR_API void osr_pool_set_trim_threshold(OsrPool *pool, guint64 threshold);
+OSR_API void osr_pool_get_stats(OsrPool *pool, OsrPoolStats *stats);
+OSR_API void osr_pool_reset_peak(OsrPool *pool);
 
 G_END_DECLS

@@ -3,6 +3,7 @@
 
 #include <gio/gio.h>
 
+#include "api.h"
 #include "mmdit.h"
 
 G_BEGIN_DECLS
@@ -20,8 +21,8 @@ typedef enum {
 } OsrCondition;
 
 /* "t2v", "i2v_head", ... */
-const char *osr_condition_name(OsrCondition condition);
-gboolean osr_condition_from_name(const char *name, OsrCondition *condition);
+OSR_API const char *osr_condition_name(OsrCondition condition);
+OSR_API gboolean osr_condition_from_name(const char *name, OsrCondition *condition);
 
 /**
  * OsrSamplingParams:
@@ -59,8 +60,8 @@ typedef struct {
 
 /* The time steps, num_steps + 1 values from 1 down to 0: get_schedule() upstream.
  * @tokens_per_frame: tokens of one latent frame, @latent_frames: T. (transfer full) */
-float *
-osr_schedule_new(const OsrSamplingParams *params, guint tokens_per_frame, guint latent_frames);
+OSR_API float *osr_schedule_new(const OsrSamplingParams *params, guint tokens_per_frame,
+                                guint latent_frames);
 
 /* The factors of the three predictions at step @step: text and image guidance as upstream
  * computes them, then pred = sum_i weight_i[frame] * forward_i, for forward 0 = prompt with
@@ -68,15 +69,16 @@ osr_schedule_new(const OsrSamplingParams *params, guint tokens_per_frame, guint 
  * weights: 3 * latent_frames floats. needed[i] says whether forward i has any non-zero
  * weight; with OSR_CONDITION_T2V forwards 1 and 2 are the same and share weight 1.
  * Returns how many forwards are needed. */
-guint osr_guidance_weights(const OsrSamplingParams *params, OsrCondition condition, guint step,
-                           guint latent_frames, float *weights, gboolean needed[3]);
+OSR_API guint osr_guidance_weights(const OsrSamplingParams *params, OsrCondition condition,
+                                   guint step, guint latent_frames, float *weights,
+                                   gboolean needed[3]);
 
 /* What text and images give the sampler. Device tensors in the model's dtype. */
 typedef struct {
   OsrTensor *txt, *vec;         /* [1, L_txt, D], [1, Dv] of the prompt */
-  OsrTensor *neg_txt, *neg_vec; /* of the negative prompt */
+  OsrTensor *neg_txt, *neg_vec; /* of the negative prompt; NULL where guidance is 1 */
   OsrCondition condition;
-  OsrTensor *ref[2]; /* latents [t, h, w, C]; I2V_LOOP has two */
+  OsrTensor *ref[2]; /* latents [t, h, w, C]; I2V_LOOP takes two, or the first for both ends */
 } OsrSamplerInput;
 
 typedef struct {
@@ -89,15 +91,16 @@ typedef struct {
 typedef void (*OsrSamplerCallback)(const OsrSamplerProgress *progress, gpointer user_data);
 
 /* Checks sizes against what the models can do; says which are possible. */
-gboolean osr_sampling_params_check(const OsrSamplingParams *params, const OsrMmditConfig *mmdit,
-                                   guint spatial_ratio, guint time_ratio, GError **error);
+OSR_API gboolean osr_sampling_params_check(const OsrSamplingParams *params,
+                                           const OsrMmditConfig *mmdit, guint spatial_ratio,
+                                           guint time_ratio, GError **error);
 
 /* Runs the denoising loop: a latent [T, h, w, C] ready for osr_vae_decode(). @latent_dims:
  * T, h, w, C. References replace their frames in the result as upstream does.
  * @noise: starting point [T, h, w, C] or NULL to draw it from the seed. */
-OsrTensor *
-osr_sampler_run(OsrMmdit *mmdit, const OsrSamplingParams *params, const OsrSamplerInput *input,
-                const guint latent_dims[4], OsrTensor *noise, OsrSamplerCallback callback,
-                gpointer user_data, GCancellable *cancellable, GError **error);
+OSR_API OsrTensor *osr_sampler_run(OsrMmdit *mmdit, const OsrSamplingParams *params,
+                                   const OsrSamplerInput *input, const guint latent_dims[4],
+                                   OsrTensor *noise, OsrSamplerCallback callback,
+                                   gpointer user_data, GCancellable *cancellable, GError **error);
 
 G_END_DECLS

@@ -3,6 +3,7 @@
 
 #include <gio/gio.h>
 
+#include "api.h"
 #include "checkpoint.h"
 
 G_BEGIN_DECLS
@@ -28,13 +29,13 @@ typedef struct {
  */
 typedef struct _OsrT5 OsrT5;
 
-OsrT5 *osr_t5_load(const OsrT5Config *config, OsrLoader *loader, GError **error);
-void osr_t5_free(OsrT5 *t5);
+OSR_API OsrT5 *osr_t5_load(const OsrT5Config *config, OsrLoader *loader, GError **error);
+OSR_API void osr_t5_free(OsrT5 *t5);
 
 /* ids: host, [n_ids]. The last hidden state [1, n_ids, d_model] in the dtype it was
  * loaded with. (transfer full) */
-OsrTensor *
-osr_t5_encode(OsrT5 *t5, const gint32 *ids, guint n_ids, GCancellable *cancellable, GError **error);
+OSR_API OsrTensor *osr_t5_encode(OsrT5 *t5, const gint32 *ids, guint n_ids,
+                                 GCancellable *cancellable, GError **error);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(OsrT5, osr_t5_free)
 

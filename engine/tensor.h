@@ -3,6 +3,7 @@
 
 #include <gio/gio.h>
 
+#include "api.h"
 #include "device.h"
 
 G_BEGIN_DECLS
@@ -30,34 +31,37 @@ struct _OsrTensor {
 };
 
 #define OSR_TYPE_TENSOR (osr_tensor_get_type())
-GType osr_tensor_get_type(void);
+OSR_API GType osr_tensor_get_type(void);
 
 /* Undefined contents. Every dim >= 0; OSR_ERROR_MEMORY when the pool refuses,
  * OSR_ERROR_INVALID_ARGUMENT when the size overflows. */
-OsrTensor *
-osr_tensor_new(OsrDevice *device, OsrDType dtype, guint n_dims, const gint64 *dims, GError **error);
-/* The same with the dims as arguments, ended by -1: osr_tensor_make(dev, dt, &err, 4, 3, -1). */
-OsrTensor *osr_tensor_make(OsrDevice *device, OsrDType dtype, GError **error, ...);
+OSR_API OsrTensor *osr_tensor_new(OsrDevice *device, OsrDType dtype, guint n_dims,
+                                  const gint64 *dims, GError **error);
+/* The same with the dims as int arguments, ended by -1:
+ * osr_tensor_make(dev, dt, &err, 4, 3, -1). */
+OSR_API OsrTensor *osr_tensor_make(OsrDevice *device, OsrDType dtype, GError **error, ...);
 /* Copies host data of the tensor's dtype and size. */
-OsrTensor *osr_tensor_new_from_host(OsrDevice *device, OsrDType dtype, guint n_dims,
-                                    const gint64 *dims, gconstpointer data, GError **error);
+OSR_API OsrTensor *osr_tensor_new_from_host(OsrDevice *device, OsrDType dtype, guint n_dims,
+                                            const gint64 *dims, gconstpointer data, GError **error);
 /* A part of @tensor that starts @offset elements in; shares its memory. */
-OsrTensor *osr_tensor_view(OsrTensor *tensor, gint64 offset, guint n_dims, const gint64 *dims);
-OsrTensor *osr_tensor_ref(OsrTensor *tensor);
-void osr_tensor_unref(OsrTensor *tensor);
+OSR_API OsrTensor *osr_tensor_view(OsrTensor *tensor, gint64 offset, guint n_dims,
+                                   const gint64 *dims);
+OSR_API OsrTensor *osr_tensor_ref(OsrTensor *tensor);
+OSR_API void osr_tensor_unref(OsrTensor *tensor);
 
-gint64 osr_tensor_n_elements(const OsrTensor *tensor);
+OSR_API gint64 osr_tensor_n_elements(const OsrTensor *tensor);
 /* Copies everything to host memory of @size bytes (= tensor->size) and waits for it. */
-gboolean osr_tensor_download(OsrTensor *tensor, gpointer dst, gsize size, GError **error);
+OSR_API gboolean osr_tensor_download(OsrTensor *tensor, gpointer dst, gsize size, GError **error);
 /* On @device as @dtype; the same tensor with a new reference if it is that already. */
-OsrTensor *osr_tensor_convert(OsrTensor *tensor, OsrDevice *device, OsrDType dtype, GError **error);
-gboolean osr_tensor_zero(OsrTensor *tensor, GError **error);
+OSR_API OsrTensor *osr_tensor_convert(OsrTensor *tensor, OsrDevice *device, OsrDType dtype,
+                                      GError **error);
+OSR_API gboolean osr_tensor_zero(OsrTensor *tensor, GError **error);
 
 /* "[2, 3, 4]", newly allocated. */
-char *osr_dims_to_string(guint n_dims, const gint64 *dims);
+OSR_API char *osr_dims_to_string(guint n_dims, const gint64 *dims);
 /* "F32", as in safetensors. */
-const char *osr_dtype_name(OsrDType dtype);
-gboolean osr_dtype_from_name(const char *name, OsrDType *dtype);
+OSR_API const char *osr_dtype_name(OsrDType dtype);
+OSR_API gboolean osr_dtype_from_name(const char *name, OsrDType *dtype);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(OsrTensor, osr_tensor_unref)
 

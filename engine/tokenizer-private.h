@@ -35,9 +35,9 @@ struct _OsrTokenizer {
  * messages, @extra_ids is the number of sentinels <extra_id_N>. */
 OsrTokenizer *osr_tokenizer_new_t5_from_data(const char *data, gsize length, guint extra_ids,
                                              const char *name, GError **error);
-OsrTokenizer *
-osr_tokenizer_new_clip_from_data(const char *vocab, gsize vocab_length, const char *vocab_name,
-                                 const char *merges, gsize merges_length, const char *merges_name,
-                                 GError **error);
+OsrTokenizer *osr_tokenizer_new_clip_from_data(const char *vocab, gsize vocab_length,
+                                               const char *vocab_name, const char *merges,
+                                               gsize merges_length, const char *merges_name,
+                                               GError **error);
 
 G_END_DECLS

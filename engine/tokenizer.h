@@ -3,6 +3,8 @@
 
 #include <glib.h>
 
+#include "api.h"
+
 G_BEGIN_DECLS
 
 /**
@@ -15,18 +17,18 @@ G_BEGIN_DECLS
 typedef struct _OsrTokenizer OsrTokenizer;
 
 /* @path: spiece.model. */
-OsrTokenizer *osr_tokenizer_new_t5(const char *path, GError **error);
-OsrTokenizer *
-osr_tokenizer_new_clip(const char *vocab_path, const char *merges_path, GError **error);
-void osr_tokenizer_free(OsrTokenizer *tokenizer);
-guint osr_tokenizer_vocab_size(OsrTokenizer *tokenizer);
+OSR_API OsrTokenizer *osr_tokenizer_new_t5(const char *path, GError **error);
+OSR_API OsrTokenizer *osr_tokenizer_new_clip(const char *vocab_path, const char *merges_path,
+                                             GError **error);
+OSR_API void osr_tokenizer_free(OsrTokenizer *tokenizer);
+OSR_API guint osr_tokenizer_vocab_size(OsrTokenizer *tokenizer);
 
 /* Exactly @max_length ids (>= 2), special tokens included, truncated and padded as upstream
  * calls its tokenizers. @n_tokens, if not NULL, gets the count before truncation and
  * padding, so n_tokens > max_length means text was lost. @text must be UTF-8:
  * OSR_ERROR_INVALID_ARGUMENT otherwise. (transfer full): free with g_free(). */
-gint32 *osr_tokenizer_encode(OsrTokenizer *tokenizer, const char *text, guint max_length,
-                             guint *n_tokens, GError **error);
+OSR_API gint32 *osr_tokenizer_encode(OsrTokenizer *tokenizer, const char *text, guint max_length,
+                                     guint *n_tokens, GError **error);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(OsrTokenizer, osr_tokenizer_free)
 

@@ -3,6 +3,7 @@
 
 #include <gio/gio.h>
 
+#include "api.h"
 #include "checkpoint.h"
 
 G_BEGIN_DECLS
@@ -45,23 +46,25 @@ typedef enum {
 typedef void (*OsrProgress)(double fraction, gpointer user_data);
 
 /* Loads what is asked for: a playback pipeline needs no encoder. */
-OsrVae *osr_vae_load(const OsrVaeConfig *config, gboolean encoder, gboolean decoder,
-                     OsrLoader *loader, GError **error);
-void osr_vae_free(OsrVae *vae);
-const OsrVaeConfig *osr_vae_get_config(OsrVae *vae);
-OsrDevice *osr_vae_get_device(OsrVae *vae);
+OSR_API OsrVae *osr_vae_load(const OsrVaeConfig *config, gboolean encoder, gboolean decoder,
+                             OsrLoader *loader, GError **error);
+OSR_API void osr_vae_free(OsrVae *vae);
+OSR_API const OsrVaeConfig *osr_vae_get_config(OsrVae *vae);
+OSR_API OsrDevice *osr_vae_get_device(OsrVae *vae);
 
 /* @video [T, H, W, 3], T = 1 or time_ratio k + 1, H and W multiples of the spatial ratio.
  * @seed: NULL for the mode of the posterior, else a sample of it (what upstream does).
  * Returns [t, h, w, C]; @moments, if not NULL, gets the unscaled [t, h, w, 2 C]. */
-OsrTensor *osr_vae_encode(OsrVae *vae, OsrTensor *video, OsrVaeTiling tiling, const guint64 *seed,
-                          OsrTensor **moments, GCancellable *cancellable, GError **error);
+OSR_API OsrTensor *osr_vae_encode(OsrVae *vae, OsrTensor *video, OsrVaeTiling tiling,
+                                  const guint64 *seed, OsrTensor **moments,
+                                  GCancellable *cancellable, GError **error);
 /* @latent [t, h, w, C] -> video [T, H, W, 3], not clamped. Looks at @cancellable between
  * blocks. */
-OsrTensor *osr_vae_decode(OsrVae *vae, OsrTensor *latent, OsrVaeTiling tiling, OsrProgress progress,
-                          gpointer user_data, GCancellable *cancellable, GError **error);
+OSR_API OsrTensor *osr_vae_decode(OsrVae *vae, OsrTensor *latent, OsrVaeTiling tiling,
+                                  OsrProgress progress, gpointer user_data,
+                                  GCancellable *cancellable, GError **error);
 /* Bytes that an untiled decode of a t x h x w latent takes at its peak. */
-guint64 osr_vae_decode_memory(const OsrVaeConfig *config, guint t, guint h, guint w);
+OSR_API guint64 osr_vae_decode_memory(const OsrVaeConfig *config, guint t, guint h, guint w);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(OsrVae, osr_vae_free)
 

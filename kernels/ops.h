@@ -252,7 +252,8 @@ typedef struct OsrEmbedding {
 } OsrEmbedding;
 
 /* y[i] = [cos(f t_i f_0) ... , sin(f t_i f_0) ...], f_j = max_period^(-j / (n/2)).
- * t: f32 [m]; n even; computed in f32 as upstream, factor f = 1000. */
+ * t: f32 [m]; n even; factor f = 1000. Angles are f32 as upstream's: they reach 1000 rad, so
+ * the features differ from exact ones by up to 1e-4. */
 typedef struct OsrTimestep {
   OsrDType dtype;
   int64_t m;
@@ -388,7 +389,8 @@ typedef struct OsrBackend {
   void *(*mem_alloc)(OsrOpsContext *ctx, size_t size);
   void (*mem_free)(OsrOpsContext *ctx, void *ptr, size_t size);
   OsrResult (*mem_set)(OsrOpsContext *ctx, void *ptr, int byte, size_t size);
-  /* Ordered with the ops. OSR_COPY_TO_HOST returns when the data is there. */
+  /* Ordered with the ops. OSR_COPY_TO_DEVICE returns when the source may be reused,
+   * OSR_COPY_TO_HOST when the data is there. */
   OsrResult (*copy)(OsrOpsContext *ctx, OsrCopy kind, void *dst, const void *src, size_t size);
   /* Waits for everything enqueued so far and reports its errors. */
   OsrResult (*synchronize)(OsrOpsContext *ctx);

@@ -7,6 +7,16 @@
 
 #include "error.h"
 
+/* Whether @path has one of the files that make a folder a model folder. */
+static gboolean
+is_model_folder(const char *path)
+{
+  g_autofree char *own = g_build_filename(path, "config.json", NULL);
+  g_autofree char *hub = g_build_filename(path, "Open_Sora_v2.safetensors", NULL);
+
+  return g_file_test(own, G_FILE_TEST_EXISTS) || g_file_test(hub, G_FILE_TEST_EXISTS);
+}
+
 /* The model of OPENSORA_MODEL, or the one in the source tree; NULL and the test skipped
  * where there is none. */
 static OsrModel *
@@ -16,7 +26,7 @@ open_model(OsrDevice *device)
   g_autoptr(GError) error = NULL;
   OsrModel *model;
 
-  if (!g_file_test(path, G_FILE_TEST_IS_DIR)) {
+  if (!is_model_folder(path)) {
     g_test_skip("there is no model folder");
     return NULL;
   }

@@ -68,7 +68,7 @@ class Property:
             return "unset" if self.default == "null" else f"`{self.default}`"
         if self.values:
             nick = re.search(r'"(.*)"', self.default)
-            return f"`{nick[1]}`" if nick else "none"
+            return f"`{nick[1].strip('()')}`"
         return f"`{number(self.default)}`"
 
     def meaning(self):

@@ -7,6 +7,7 @@ ffprobe has to find in it:
     <!-- makes: out.mp4 codec=h264 frames=33 -->
 """
 
+import glob
 import os
 import re
 import tempfile
@@ -41,11 +42,14 @@ class Readme(unittest.TestCase):
             self.assertTrue(os.access(os.path.join(ROOT, script), os.X_OK), script)
 
     def test_links_lead_somewhere(self):
-        links = re.findall(r"\]\(([^)#]+)", read_readme())
-        self.assertTrue(links)
-        for link in links:
-            if "://" not in link:
-                self.assertTrue(os.path.exists(os.path.join(ROOT, link)), link)
+        pages = [os.path.join(ROOT, "README.md"), *glob.glob(os.path.join(ROOT, "docs", "*.md"))]
+        for page in pages:
+            with open(page) as file:
+                links = re.findall(r"\]\(([^)#]+)", file.read())
+            for link in links:
+                if "://" not in link:
+                    target = os.path.join(os.path.dirname(page), link)
+                    self.assertTrue(os.path.exists(target), f"{page}: {link}")
 
     def test_there_are_five_pipelines(self):
         self.assertGreaterEqual(len(read_pipelines()), 5)
