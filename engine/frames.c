@@ -41,15 +41,15 @@ run(OsrTensor *video, guint i, const OsrPicture *picture, gboolean to_picture, G
   const OsrOps *ops = osr_device_get_ops(video->device);
   const FrameOp op = to_picture ? ops->tensor_to_frame : ops->frame_to_tensor;
   OsrFrame frame = {
-      .dtype = video->dtype,
-      .width = (int) picture->width,
-      .height = (int) picture->height,
-      .format = picture->format,
-      .matrix = picture->matrix,
+    .dtype = video->dtype,
+    .width = (int) picture->width,
+    .height = (int) picture->height,
+    .format = picture->format,
+    .matrix = picture->matrix,
   };
   g_autoptr(OsrTensor) staging = NULL;
-  guint rows[3] = {0};
-  gsize bytes[3] = {0}, total = 0;
+  guint rows[3] = { 0 };
+  gsize bytes[3] = { 0 }, total = 0;
   guint n_planes = plane_sizes(picture, rows, bytes);
   gboolean ok = FALSE;
 
@@ -79,7 +79,7 @@ run(OsrTensor *video, guint i, const OsrPicture *picture, gboolean to_picture, G
 
   for (guint p = 0; p < n_planes; p++)
     total += rows[p] * bytes[p];
-  staging = osr_tensor_make(video->device, OSR_DTYPE_U8, error, (gint64) total, (gint64) -1);
+  staging = osr_tensor_new(video->device, OSR_DTYPE_U8, 1, (gint64[]){ (gint64) total }, error);
   if (!staging)
     return FALSE;
 

@@ -303,8 +303,8 @@ gst_opensora_vae_enc_submit(GstBaseTransform *trans, gboolean is_discont, GstBuf
 
   if (!self->video) {
     self->video =
-        osr_tensor_make(device, osr_device_get_dtype(device), &error, (gint64) self->num_frames,
-                        (gint64) self->height, (gint64) self->width, (gint64) 3, (gint64) -1);
+        osr_tensor_make(device, osr_device_get_dtype(device), &error, (int) self->num_frames,
+                        (int) self->height, (int) self->width, 3, -1);
     self->n_frames = 0;
     self->pts = GST_BUFFER_PTS(input);
   }

@@ -176,8 +176,8 @@ convert_sample(GstSample *sample, guint width, guint height, OsrDevice *device, 
                         "a frame of the reference has a format that cannot be read");
     return NULL;
   }
-  picture = osr_tensor_make(device, osr_device_get_dtype(device), error, (gint64) 1,
-                            (gint64) height, (gint64) width, (gint64) 3, (gint64) -1);
+  picture = osr_tensor_make(device, osr_device_get_dtype(device), error, 1, (int) height,
+                            (int) width, 3, -1);
   ok = picture && gst_opensora_scaler_convert(scaler, &frame, picture, 0, error);
   gst_video_frame_unmap(&frame);
   return ok ? g_steal_pointer(&picture) : NULL;
@@ -189,9 +189,8 @@ join_frames(GPtrArray *frames, OsrDevice *device, GError **error)
 {
   const OsrTensor *first = g_ptr_array_index(frames, 0);
   const gint64 n = first->dims[1] * first->dims[2] * 3;
-  g_autoptr(OsrTensor) video =
-      osr_tensor_make(device, first->dtype, error, (gint64) frames->len, first->dims[1],
-                      first->dims[2], (gint64) 3, (gint64) -1);
+  g_autoptr(OsrTensor) video = osr_tensor_make(device, first->dtype, error, (int) frames->len,
+                                               (int) first->dims[1], (int) first->dims[2], 3, -1);
 
   if (!video)
     return NULL;
