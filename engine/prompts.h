@@ -26,7 +26,8 @@ OSR_API GPtrArray *osr_prompts_parse(const char *data, gssize length, gboolean c
                                      const char *name, GError **error);
 
 /* Upstream's decoration: trims, ends with a full stop, adds " @fps FPS." unless the text
- * ends in one already, then " @motion_score motion score.". 0 leaves a part out. */
+ * ends in one already, then " @motion_score motion score.". 0 leaves a part out. Text that is not
+ * UTF-8 is returned as it is. */
 OSR_API char *osr_prompt_decorate(const char *text, guint fps, guint motion_score);
 
 G_END_DECLS

@@ -29,7 +29,7 @@ encode_text(OsrTokenizer *tokenizer, const char *text, GArray *ids, GError **err
   gboolean strip_start = FALSE;
 
   while (*text != '\0') {
-    OsrSpecialToken special = {.length = 0, .strip = FALSE};
+    OsrSpecialToken special = { .length = 0, .strip = FALSE };
     const char *end = text;
     while (*end != '\0' && !tokenizer->klass->match_special(tokenizer, end, &special))
       end++;
