@@ -26,8 +26,8 @@
 #endif
 
 /* Writes the message into ctx->error and gives `code` back, for `return osr_fail(...)`. */
-static inline OsrResult
-osr_fail(OsrOpsContext *ctx, OsrResult code, const char *fmt, ...) OSR_PRINTF(3, 4);
+static inline OsrResult osr_fail(OsrOpsContext *ctx, OsrResult code, const char *fmt, ...)
+    OSR_PRINTF(3, 4);
 
 static inline OsrResult
 osr_fail(OsrOpsContext *ctx, OsrResult code, const char *fmt, ...)

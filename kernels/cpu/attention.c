@@ -124,8 +124,8 @@ block_keys(const Attention *a, const Block *blk, int64_t key, int n)
       memset(blk->s + (ptrdiff_t) i * S_LD, 0, (size_t) n * sizeof *blk->s);
       continue;
     }
-    shrink = loops->softmax(blk->s + (ptrdiff_t) i * S_LD, (int) osr_min64(visible, n), n,
-                            bias, &blk->max[i], &blk->sum[i]);
+    shrink = loops->softmax(blk->s + (ptrdiff_t) i * S_LD, (int) osr_min64(visible, n), n, bias,
+                            &blk->max[i], &blk->sum[i]);
     if (key > 0 && shrink != 1.0f)
       loops->affine(OSR_ACT_NONE, shrink, 0.0f, o, o, a->v_cols);
   }
@@ -236,12 +236,14 @@ osr_cpu_attention(OsrOpsContext *ctx, const OsrAttention *p)
   a.blocks = osr_ceil_div(p->lq, a.block_rows);
   a.keys = osr_ceil_div(p->lk, cols) * cols;
   a.v_cols = (int) osr_ceil_div(p->head_dim, cols) * cols;
-  a.k_head = a.keys * p->head_dim;
-  a.v_head = a.keys * a.v_cols;
   a.work_floats = (int64_t) a.block_rows * (p->head_dim + S_LD + a.v_cols + 2);
 
-  if (__builtin_mul_overflow(heads, a.k_head + a.v_head, &packed))
+  /* k and v fit memory, but the packed v may be wider by a panel. */
+  if (__builtin_mul_overflow(a.keys, (int64_t) p->head_dim + a.v_cols, &packed) ||
+      __builtin_mul_overflow(heads, packed, &packed) || packed > INT64_MAX / 8)
     return osr_fail(ctx, OSR_ERR_INVALID, "attention: size overflows");
+  a.k_head = a.keys * p->head_dim;
+  a.v_head = a.keys * a.v_cols;
   total = packed + a.threads * a.work_floats;
   a.k = osr_cpu_scratch(ctx, "attention", total);
   if (!a.k)

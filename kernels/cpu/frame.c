@@ -129,6 +129,8 @@ osr_cpu_tensor_to_frame(OsrOpsContext *ctx, const OsrFrame *p)
   Frame f;
 
   OSR_TRY(osr_check_frame(ctx, "tensor_to_frame", p, OSR_CPU_DTYPES));
+  if (p->width == 0)
+    return OSR_OK;
   f = frame_of(p);
   osr_cpu_run_rows(ctx, 40.0 * p->width, f.rgb ? p->height : osr_frame_rows(1, p->height),
                    to_frame_task, &f);
@@ -194,6 +196,8 @@ osr_cpu_frame_to_tensor(OsrOpsContext *ctx, const OsrFrame *p)
   Frame f;
 
   OSR_TRY(osr_check_frame(ctx, "frame_to_tensor", p, OSR_CPU_DTYPES));
+  if (p->width == 0)
+    return OSR_OK;
   f = frame_of(p);
   osr_cpu_run_rows(ctx, 40.0 * p->width, p->height, from_frame_task, &f);
   return OSR_OK;

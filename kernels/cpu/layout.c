@@ -48,8 +48,9 @@ patches_task(const void *data, int64_t begin, int64_t end, int thread)
 static void
 copy_patches(OsrOpsContext *ctx, const OsrPatchify *p, const Patches *d)
 {
-  osr_cpu_run_rows(ctx, 4.0 * p->patch * p->w * p->c, p->batch * p->t * (p->h / p->patch),
-                   patches_task, d);
+  if (p->w > 0 && p->c > 0)
+    osr_cpu_run_rows(ctx, 4.0 * p->patch * p->w * p->c, p->batch * p->t * (p->h / p->patch),
+                     patches_task, d);
 }
 
 OsrResult
@@ -74,6 +75,8 @@ osr_cpu_timestep(OsrOpsContext *ctx, const OsrTimestep *p)
   const int half = p->n / 2;
 
   OSR_TRY(osr_check_timestep(ctx, p, OSR_CPU_DTYPES));
+  if (p->n == 0)
+    return OSR_OK;
   for (int64_t i = 0; i < p->m; i++) {
     float *y = (float *) p->y + i * p->n;
     const float t = p->factor * p->t[i];
@@ -353,7 +356,8 @@ OsrResult
 osr_cpu_randn(OsrOpsContext *ctx, const OsrRandn *p)
 {
   OSR_TRY(osr_check_randn(ctx, p, OSR_CPU_DTYPES));
-  osr_cpu_run_rows(ctx, 100.0 * p->w * p->c, (int64_t) p->t * p->h, randn_task, p);
+  if (p->w > 0 && p->c > 0)
+    osr_cpu_run_rows(ctx, 100.0 * p->w * p->c, (int64_t) p->t * p->h, randn_task, p);
   return OSR_OK;
 }
 
@@ -383,7 +387,8 @@ OsrResult
 osr_cpu_gaussian(OsrOpsContext *ctx, const OsrGaussian *p)
 {
   OSR_TRY(osr_check_gaussian(ctx, p, OSR_CPU_DTYPES));
-  osr_cpu_run_rows(ctx, 20.0 * p->c, p->m, gaussian_task, p);
+  if (p->c > 0)
+    osr_cpu_run_rows(ctx, 20.0 * p->c, p->m, gaussian_task, p);
   return OSR_OK;
 }
 

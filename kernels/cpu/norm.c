@@ -93,7 +93,8 @@ osr_cpu_qk_norm_rope(OsrOpsContext *ctx, const OsrQkNormRope *p)
   const Job job = { p, osr_cpu_loops(ctx) };
 
   OSR_TRY(osr_check_qk_norm_rope(ctx, p, OSR_CPU_DTYPES));
-  osr_cpu_run_rows(ctx, 16.0 * p->heads * p->head_dim, p->batch * p->m, qk_norm_rope_task, &job);
+  if (p->heads > 0)
+    osr_cpu_run_rows(ctx, 16.0 * p->heads * p->head_dim, p->batch * p->m, qk_norm_rope_task, &job);
   return OSR_OK;
 }
 
