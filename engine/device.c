@@ -347,7 +347,13 @@ void
 osr_device_set_threads(OsrDevice *device, int n_threads)
 {
   osr_device_lock(device);
-  device->ctx.n_threads = MAX(n_threads, 0);
+  /* A backend makes its threads when it is opened. Opening a CPU again cannot fail for want
+   * of a device; where it fails for want of memory, the ops say so. */
+  if (device->is_host && MAX(n_threads, 0) != device->ctx.n_threads) {
+    device->ctx.backend->close(&device->ctx);
+    device->ctx.n_threads = MAX(n_threads, 0);
+    device->ctx.backend->open(&device->ctx, 0);
+  }
   osr_device_unlock(device);
 }
 

@@ -94,9 +94,10 @@ osr_act_f64(OsrAct act, double x)
   case OSR_ACT_SILU:
     return x / (1.0 + exp(-x));
   case OSR_ACT_GELU_TANH:
-    return 0.5 * x * (1.0 + tanh(0.79788456080286535588 * (x + 0.044715 * x * x * x)));
+    /* 0.5 (1 + tanh u) = 1 / (1 + exp(-2 u)), without the cancellation for u << 0. */
+    return x / (1.0 + exp(-2.0 * 0.79788456080286535588 * (x + 0.044715 * x * x * x)));
   case OSR_ACT_GELU_ERF:
-    return 0.5 * x * (1.0 + erf(x * 0.70710678118654752440));
+    return 0.5 * x * erfc(-x * 0.70710678118654752440);
   case OSR_ACT_QUICK_GELU:
     return x / (1.0 + exp(-1.702 * x));
   default:

@@ -3,7 +3,7 @@
  * ops.h: the table of operations that the models are written in.
  *
  * Every entry is a fused, domain-sized operation. A backend (kernels/ref: plain C with
- * double accumulators, kernels/cpu: oneDNN and OpenMP, kernels/cuda) fills one OsrBackend
+ * double accumulators, kernels/cpu: vectorised loops on threads, kernels/cuda) fills one OsrBackend
  * with its memory functions and its OsrOps. tests/kernels/checkops runs every entry of
  * every backend against kernels/ref.
  *
@@ -404,7 +404,7 @@ struct OsrOpsContext {
   void *(*scratch_alloc)(void *user, size_t size);
   void (*scratch_free)(void *user, void *ptr, size_t size);
   void *user;
-  int n_threads; /* CPU threads, 0: all that the process may use */
+  int n_threads; /* CPU threads, 0: all that the process may use; read by open() */
   void *stream;  /* cudaStream_t, NULL on CPUs */
   void *impl;    /* the backend's own */
   char error[256];
@@ -412,7 +412,7 @@ struct OsrOpsContext {
 
 /* Plain C with double accumulators, f32 in and out: the definition of every op. */
 extern const OsrBackend osr_backend_ref;
-/* oneDNN and OpenMP, f32. */
+/* Vectorised loops (AVX-512, AVX2 or portable, chosen at run time) on threads, f32. */
 extern const OsrBackend osr_backend_cpu;
 
 /* Entry point of a backend module (libopensora-cuda.so): symbol "osr_backend_module". */
