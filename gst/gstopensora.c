@@ -17,7 +17,7 @@ gst_opensora_model_init(GstOpenSoraModel *self)
 void
 gst_opensora_model_clear(GstOpenSoraModel *self)
 {
-  gst_opensora_model_close(self);
+  g_clear_pointer(&self->model, osr_model_unref);
   g_clear_pointer(&self->location, g_free);
   g_clear_pointer(&self->device, g_free);
 }
@@ -69,6 +69,7 @@ gst_opensora_model_open(GstOpenSoraModel *self, GstElement *element)
   g_autoptr(OsrDevice) device = NULL;
   g_autofree char *location = NULL;
   g_autofree char *name = NULL;
+  OsrModel *model = NULL;
   GError *error = NULL;
 
   GST_OBJECT_LOCK(element);
@@ -76,23 +77,42 @@ gst_opensora_model_open(GstOpenSoraModel *self, GstElement *element)
   name = g_strdup(self->device);
   GST_OBJECT_UNLOCK(element);
 
-  g_clear_pointer(&self->model, osr_model_unref);
+  gst_opensora_model_close(self, element);
   device = osr_device_get(name, &error);
   if (device)
-    self->model = osr_model_get(location, device, &error);
-  if (!self->model) {
+    model = osr_model_get(location, device, &error);
+  if (!model) {
     gst_opensora_post_error(element, error);
     return FALSE;
   }
-  GST_INFO_OBJECT(element, "model %s (%s) on %s", osr_model_get_dir(self->model)->name,
-                  osr_model_get_dir(self->model)->path, osr_device_get_name(device));
+  GST_INFO_OBJECT(element, "model %s (%s) on %s", osr_model_get_dir(model)->name,
+                  osr_model_get_dir(model)->path, osr_device_get_name(device));
+  GST_OBJECT_LOCK(element);
+  self->model = model;
+  GST_OBJECT_UNLOCK(element);
   return TRUE;
 }
 
 void
-gst_opensora_model_close(GstOpenSoraModel *self)
+gst_opensora_model_close(GstOpenSoraModel *self, GstElement *element)
 {
-  g_clear_pointer(&self->model, osr_model_unref);
+  OsrModel *model;
+
+  GST_OBJECT_LOCK(element);
+  model = g_steal_pointer(&self->model);
+  GST_OBJECT_UNLOCK(element);
+  osr_model_unref(model); /* may free gigabytes: not under the lock */
+}
+
+OsrModel *
+gst_opensora_model_ref(GstOpenSoraModel *self, GstElement *element)
+{
+  OsrModel *model;
+
+  GST_OBJECT_LOCK(element);
+  model = self->model ? osr_model_ref(self->model) : NULL;
+  GST_OBJECT_UNLOCK(element);
+  return model;
 }
 
 GstFlowReturn

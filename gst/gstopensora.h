@@ -37,7 +37,8 @@ GST_ELEMENT_REGISTER_DECLARE(opensorasrc);
  * GstOpenSoraModel:
  *
  * The properties model-location and device of an element and the model they name. Embedded
- * in the element's struct; the strings are guarded by the element's object lock.
+ * in the element's struct and guarded by the element's object lock; the streaming thread may
+ * use @model without it.
  */
 typedef struct {
   char *location; /* NULL: the tiny model */
@@ -50,17 +51,20 @@ typedef struct {
 void gst_opensora_model_init(GstOpenSoraModel *self);
 void gst_opensora_model_clear(GstOpenSoraModel *self);
 /* Installs the two properties under the ids @prop_location and @prop_device. */
-void
-gst_opensora_model_install_properties(GObjectClass *klass, guint prop_location, guint prop_device);
-void
-gst_opensora_model_set_location(GstOpenSoraModel *self, GstElement *element, const GValue *value);
-void
-gst_opensora_model_set_device(GstOpenSoraModel *self, GstElement *element, const GValue *value);
+void gst_opensora_model_install_properties(GObjectClass *klass, guint prop_location,
+                                           guint prop_device);
+void gst_opensora_model_set_location(GstOpenSoraModel *self, GstElement *element,
+                                     const GValue *value);
+void gst_opensora_model_set_device(GstOpenSoraModel *self, GstElement *element,
+                                   const GValue *value);
 /* Finds device and model for the element's start(); posts the element error on failure.
  * No weights are read. */
 gboolean gst_opensora_model_open(GstOpenSoraModel *self, GstElement *element);
 /* Drops the reference in stop(). */
-void gst_opensora_model_close(GstOpenSoraModel *self);
+void gst_opensora_model_close(GstOpenSoraModel *self, GstElement *element);
+/* The open model, NULL while stopped: for queries, which come from any thread and may meet
+ * stop(). (transfer full) */
+OsrModel *gst_opensora_model_ref(GstOpenSoraModel *self, GstElement *element);
 
 /* Posts @error (consumed) as an element error in the domain and code that fit it, and says
  * which flow return goes with it: FLUSHING without a message for a cancellation. */
@@ -86,12 +90,12 @@ typedef struct {
   gint64 start;
 } GstOpenSoraProgress;
 
-void
-gst_opensora_progress_start(GstOpenSoraProgress *self, GstElement *element, OsrDevice *device,
-                            const char *stage, const char *text, const char *prompt, guint clip);
+void gst_opensora_progress_start(GstOpenSoraProgress *self, GstElement *element, OsrDevice *device,
+                                 const char *stage, const char *text, const char *prompt,
+                                 guint clip);
 /* @remaining < 0: estimated from the fraction of steps done. */
-void
-gst_opensora_progress_step(GstOpenSoraProgress *self, guint step, guint steps, double remaining);
+void gst_opensora_progress_step(GstOpenSoraProgress *self, guint step, guint steps,
+                                double remaining);
 /* @error NULL: complete; a cancellation: canceled; else error (post the error message
  * before). Frees what the struct holds. */
 void gst_opensora_progress_end(GstOpenSoraProgress *self, const GError *error);

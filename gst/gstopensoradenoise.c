@@ -61,10 +61,11 @@ struct _GstOpenSoraDenoise {
   GstOpenSoraSampling sampling;
 
   GCancellable *cancellable;
+  gint stopping; /* atomic; else a cancellation is a flush */
   guint next_reference;
 
-  /* Streaming thread. */
-  GstVideoInfo info; /* size and rate negotiated */
+  /* Written by the streaming thread, with the object lock. */
+  GstVideoInfo info; /* size and rate negotiated; fps_n 0: not yet */
   guint frames;      /* likewise, of a clip */
   guint64 frames_out;
 };
@@ -87,81 +88,44 @@ GST_ELEMENT_REGISTER_DEFINE_WITH_CODE(opensoradenoise, "opensoradenoise", GST_RA
                                                               "opensoradenoise", 0,
                                                               "Open-Sora denoiser"));
 
-static void
-get_params(GstOpenSoraDenoise *self, OsrSamplingParams *params, gint *condition)
-{
-  gst_opensora_sampling_get_params(&self->sampling, GST_ELEMENT(self),
-                                   osr_model_get_dir(self->model.model), params, condition);
-}
-
-static gboolean
-get_wanted_size(GstOpenSoraDenoise *self, guint *width, guint *height, GError **error)
-{
-  return gst_opensora_sampling_get_size(&self->sampling, GST_ELEMENT(self),
-                                        osr_model_get_dir(self->model.model), width, height, error);
-}
-
-/* Fixes size and rate in @caps: what the properties want, else nearest to the model's own.
- * FALSE with @error if @caps cannot hold what the properties want. (takes @caps) */
-static GstCaps *
-choose_caps(GstOpenSoraDenoise *self, GstCaps *caps, GError **error)
-{
-  OsrSamplingParams params;
-  guint width, height;
-  GstStructure *s;
-  gint condition;
-
-  get_params(self, &params, &condition);
-  if (!get_wanted_size(self, &width, &height, error)) {
-    gst_caps_unref(caps);
-    return NULL;
-  }
-  if (width || height) {
-    GstCaps *wanted = gst_caps_copy(caps), *fitting;
-
-    for (guint i = 0; i < gst_caps_get_size(wanted); i++) {
-      s = gst_caps_get_structure(wanted, i);
-      if (width)
-        gst_structure_set(s, "width", G_TYPE_INT, (gint) width, NULL);
-      if (height)
-        gst_structure_set(s, "height", G_TYPE_INT, (gint) height, NULL);
-    }
-    fitting = gst_caps_intersect(caps, wanted);
-    gst_caps_unref(wanted);
-    gst_caps_unref(caps);
-    caps = fitting;
-    if (gst_caps_is_empty(caps)) {
-      g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
-                  "frames of %u x %u were asked for, but width and height have to be multiples of "
-                  "16 that the elements after the decoder take",
-                  width, height);
-      gst_caps_unref(caps);
-      return NULL;
-    }
-  }
-  caps = gst_caps_make_writable(gst_caps_truncate(caps));
-  s = gst_caps_get_structure(caps, 0);
-  gst_structure_fixate_field_nearest_int(s, "width", (gint) params.width);
-  gst_structure_fixate_field_nearest_int(s, "height", (gint) params.height);
-  gst_structure_set(s, "frames", G_TYPE_INT, (gint) params.num_frames, NULL);
-  return caps;
-}
-
 /* What the source pad can do now: the template, the model's family and channels, and the
  * frame rate that the prompts were made for. */
 static GstCaps *
-get_possible_caps(GstOpenSoraDenoise *self)
+get_possible_caps(OsrModel *model)
 {
   GstCaps *caps = gst_static_pad_template_get_caps(&src_template);
 
   caps = gst_caps_make_writable(caps);
-  if (self->model.model) {
-    const OsrModelDir *dir = osr_model_get_dir(self->model.model);
+  if (model) {
+    const OsrModelDir *dir = osr_model_get_dir(model);
 
     gst_caps_set_simple(caps, "family", G_TYPE_STRING, dir->family, "channels", G_TYPE_INT,
                         (gint) dir->vae.latent_channels, NULL);
   }
   return caps;
+}
+
+static void
+post_impossible_caps(GstOpenSoraDenoise *self, GstCaps *downstream)
+{
+  GST_ELEMENT_ERROR(self, STREAM, FORMAT,
+                    ("The size or frame rate asked for cannot be generated: width and height have "
+                     "to be multiples of 16, and there are 1 to 240 frames a second."),
+                    ("downstream caps: %" GST_PTR_FORMAT, downstream));
+}
+
+/* The base class fails without a word when the elements after us take nothing that we make. */
+static gboolean
+gst_opensora_denoise_negotiate(GstAggregator *agg)
+{
+  g_autoptr(GstCaps) possible = gst_static_pad_template_get_caps(&src_template);
+  g_autoptr(GstCaps) downstream = gst_pad_peer_query_caps(agg->srcpad, possible);
+
+  if (gst_caps_is_empty(downstream) && !GST_PAD_IS_FLUSHING(agg->srcpad)) {
+    post_impossible_caps(GST_OPENSORA_DENOISE(agg), downstream);
+    return FALSE;
+  }
+  return GST_AGGREGATOR_CLASS(gst_opensora_denoise_parent_class)->negotiate(agg);
 }
 
 static GstFlowReturn
@@ -178,7 +142,7 @@ gst_opensora_denoise_update_src_caps(GstAggregator *agg, GstCaps *downstream, Gs
     return GST_AGGREGATOR_FLOW_NEED_DATA;
   gst_structure_get_fraction(gst_caps_get_structure(sink_caps, 0), "framerate", &fps_n, &fps_d);
 
-  caps = get_possible_caps(self);
+  caps = get_possible_caps(self->model.model);
   gst_caps_set_simple(caps, "framerate", GST_TYPE_FRACTION, fps_n, fps_d, NULL);
   if (downstream) {
     GstCaps *both = gst_caps_intersect(caps, downstream);
@@ -188,13 +152,11 @@ gst_opensora_denoise_update_src_caps(GstAggregator *agg, GstCaps *downstream, Gs
   }
   if (gst_caps_is_empty(caps)) {
     gst_caps_unref(caps);
-    GST_ELEMENT_ERROR(self, STREAM, FORMAT,
-                      ("The size or frame rate asked for cannot be generated: width and height "
-                       "have to be multiples of 16."),
-                      ("downstream caps: %" GST_PTR_FORMAT, downstream));
+    post_impossible_caps(self, downstream);
     return GST_FLOW_NOT_NEGOTIATED;
   }
-  caps = choose_caps(self, caps, &error);
+  caps = gst_opensora_sampling_fixate_caps(&self->sampling, GST_ELEMENT(self),
+                                           osr_model_get_dir(self->model.model), caps, &error);
   if (!caps) {
     gst_opensora_post_error(GST_ELEMENT(self), error);
     return GST_FLOW_NOT_NEGOTIATED;
@@ -228,16 +190,17 @@ gst_opensora_denoise_negotiated_src_caps(GstAggregator *agg, GstCaps *caps)
 static GstCaps *
 get_reference_caps(GstOpenSoraDenoise *self)
 {
+  g_autoptr(OsrModel) model = gst_opensora_model_ref(&self->model, GST_ELEMENT(self));
   g_autoptr(GstCaps) current =
       gst_pad_get_current_caps(GST_AGGREGATOR_SRC_PAD(GST_AGGREGATOR(self)));
   GstCaps *caps = gst_static_pad_template_get_caps(&reference_template);
   gint width = 0, height = 0;
 
-  if (!self->model.model)
+  if (!model)
     return caps;
   caps = gst_caps_make_writable(caps);
   if (!current) {
-    GstCaps *possible = get_possible_caps(self);
+    GstCaps *possible = get_possible_caps(model);
     GstCaps *allowed =
         gst_pad_peer_query_caps(GST_AGGREGATOR_SRC_PAD(GST_AGGREGATOR(self)), possible);
 
@@ -245,7 +208,8 @@ get_reference_caps(GstOpenSoraDenoise *self)
     if (gst_caps_is_empty(allowed))
       gst_caps_unref(allowed);
     else
-      current = choose_caps(self, allowed, NULL);
+      current = gst_opensora_sampling_fixate_caps(&self->sampling, GST_ELEMENT(self),
+                                                  osr_model_get_dir(model), allowed, NULL);
   }
   if (current) {
     gst_structure_get_int(gst_caps_get_structure(current, 0), "width", &width);
@@ -253,8 +217,7 @@ get_reference_caps(GstOpenSoraDenoise *self)
   }
   if (width && height)
     gst_caps_set_simple(caps, "width", G_TYPE_INT, width, "height", G_TYPE_INT, height, NULL);
-  gst_caps_set_simple(caps, "family", G_TYPE_STRING, osr_model_get_dir(self->model.model)->family,
-                      NULL);
+  gst_caps_set_simple(caps, "family", G_TYPE_STRING, osr_model_get_dir(model)->family, NULL);
   return caps;
 }
 
@@ -262,15 +225,15 @@ get_reference_caps(GstOpenSoraDenoise *self)
 static GstCaps *
 get_conditioning_caps(GstOpenSoraDenoise *self)
 {
+  g_autoptr(OsrModel) model = gst_opensora_model_ref(&self->model, GST_ELEMENT(self));
   GstCaps *caps = gst_static_pad_template_get_caps(&sink_template);
-  GstCaps *possible = get_possible_caps(self);
+  GstCaps *possible = get_possible_caps(model);
   GstCaps *allowed =
       gst_pad_peer_query_caps(GST_AGGREGATOR_SRC_PAD(GST_AGGREGATOR(self)), possible);
 
   caps = gst_caps_make_writable(caps);
-  if (self->model.model)
-    gst_caps_set_simple(caps, "family", G_TYPE_STRING, osr_model_get_dir(self->model.model)->family,
-                        NULL);
+  if (model)
+    gst_caps_set_simple(caps, "family", G_TYPE_STRING, osr_model_get_dir(model)->family, NULL);
   if (!gst_caps_is_empty(allowed) && !gst_caps_is_any(allowed)) {
     const GValue *rate = gst_structure_get_value(gst_caps_get_structure(allowed, 0), "framerate");
 
@@ -320,32 +283,46 @@ gst_opensora_denoise_sink_query(GstAggregator *agg, GstAggregatorPad *pad, GstQu
   }
 }
 
+static GstClockTime
+frame_time(GstOpenSoraDenoise *self, guint64 frame)
+{
+  return gst_util_uint64_scale(frame, self->info.fps_d * GST_SECOND, self->info.fps_n);
+}
+
 static gboolean
 gst_opensora_denoise_src_query(GstAggregator *agg, GstQuery *query)
 {
   GstOpenSoraDenoise *self = GST_OPENSORA_DENOISE(agg);
+  g_autoptr(GstPad) sink = NULL;
+  gint64 n_clips = -1, time = -1;
+  GstFormat format;
 
-  if (GST_QUERY_TYPE(query) == GST_QUERY_DURATION) {
-    g_autoptr(GstPad) sink = gst_element_get_static_pad(GST_ELEMENT(self), "sink");
-    gint64 n_clips = -1;
-    GstFormat format;
-
+  switch (GST_QUERY_TYPE(query)) {
+  case GST_QUERY_DURATION:
+    sink = gst_element_get_static_pad(GST_ELEMENT(self), "sink");
     gst_query_parse_duration(query, &format, NULL);
     if (format != GST_FORMAT_TIME ||
         !gst_pad_peer_query_duration(sink, GST_FORMAT_BUFFERS, &n_clips) || n_clips < 0)
       return FALSE;
     GST_OBJECT_LOCK(self);
     if (self->info.fps_n > 0)
-      gst_query_set_duration(query, GST_FORMAT_TIME,
-                             (gint64) gst_util_uint64_scale((guint64) n_clips * self->frames,
-                                                            self->info.fps_d * GST_SECOND,
-                                                            self->info.fps_n));
-    else
-      n_clips = -1;
+      time = (gint64) frame_time(self, (guint64) n_clips * self->frames);
     GST_OBJECT_UNLOCK(self);
-    return n_clips >= 0;
+    gst_query_set_duration(query, GST_FORMAT_TIME, time);
+    return time >= 0;
+  case GST_QUERY_POSITION:
+    gst_query_parse_position(query, &format, NULL);
+    if (format != GST_FORMAT_TIME)
+      return FALSE;
+    GST_OBJECT_LOCK(self);
+    if (self->info.fps_n > 0)
+      time = (gint64) frame_time(self, self->frames_out);
+    GST_OBJECT_UNLOCK(self);
+    gst_query_set_position(query, GST_FORMAT_TIME, time);
+    return time >= 0;
+  default:
+    return GST_AGGREGATOR_CLASS(gst_opensora_denoise_parent_class)->src_query(agg, query);
   }
-  return GST_AGGREGATOR_CLASS(gst_opensora_denoise_parent_class)->src_query(agg, query);
 }
 
 static gboolean
@@ -375,6 +352,49 @@ references_clear(References *refs)
   refs->n = 0;
 }
 
+static guint
+reference_number(gconstpointer pad)
+{
+  guint n = 0;
+
+  sscanf(GST_OBJECT_NAME(pad), "reference_%u", &n);
+  return n;
+}
+
+static gint
+compare_references(gconstpointer a, gconstpointer b)
+{
+  const guint n = reference_number(*(const gpointer *) a);
+  const guint m = reference_number(*(const gpointer *) b);
+
+  return (n > m) - (n < m);
+}
+
+/* The latent for the next clip that came on @pad, NULL if none ever did. The last one of a
+ * stream that has ended stays. (transfer full) */
+static GstBuffer *
+next_reference(GstAggregatorPad *pad)
+{
+  GstBuffer *buffer = gst_aggregator_pad_pop_buffer(pad);
+
+  GST_OBJECT_LOCK(pad);
+  if (buffer)
+    g_object_set_data_full(G_OBJECT(pad), "opensora-latent", gst_buffer_ref(buffer),
+                           (GDestroyNotify) gst_buffer_unref);
+  else if ((buffer = g_object_get_data(G_OBJECT(pad), "opensora-latent")))
+    gst_buffer_ref(buffer);
+  GST_OBJECT_UNLOCK(pad);
+  return buffer;
+}
+
+static void
+forget_reference(GstPad *pad)
+{
+  GST_OBJECT_LOCK(pad);
+  g_object_set_data(G_OBJECT(pad), "opensora-latent", NULL);
+  GST_OBJECT_UNLOCK(pad);
+}
+
 /* From the request pads, in the order of their numbers. */
 static gboolean
 collect_pad_references(GstOpenSoraDenoise *self, References *refs, GError **error)
@@ -388,17 +408,11 @@ collect_pad_references(GstOpenSoraDenoise *self, References *refs, GError **erro
     if (is_reference(l->data))
       g_ptr_array_add(pads, gst_object_ref(l->data));
   GST_OBJECT_UNLOCK(self);
+  g_ptr_array_sort(pads, compare_references);
 
   for (guint i = 0; i < pads->len && ok && refs->n < MAX_REFERENCES; i++) {
-    GstAggregatorPad *pad = g_ptr_array_index(pads, i);
-    GstBuffer *buffer = gst_aggregator_pad_pop_buffer(pad);
+    GstBuffer *buffer = next_reference(g_ptr_array_index(pads, i));
 
-    /* The last one of a stream that has ended stays. */
-    if (buffer)
-      g_object_set_data_full(G_OBJECT(pad), "opensora-latent", gst_buffer_ref(buffer),
-                             (GDestroyNotify) gst_buffer_unref);
-    else if ((buffer = g_object_get_data(G_OBJECT(pad), "opensora-latent")))
-      gst_buffer_ref(buffer);
     if (!buffer)
       continue;
     refs->latent[refs->n] =
@@ -421,34 +435,16 @@ static gboolean
 load_references(GstOpenSoraDenoise *self, const char *locations, gint condition,
                 const OsrSamplingParams *params, References *refs, GError **error)
 {
-  OsrDevice *device = osr_model_get_device(self->model.model);
-  OsrVae *vae = osr_model_get_vae_encoder(self->model.model, self->cancellable, error);
   g_auto(GStrv) list = g_strsplit(locations, ";", MAX_REFERENCES);
 
-  if (!vae)
-    return FALSE;
   for (guint i = 0; list[i]; i++) {
-    g_autofree char *location = g_strstrip(g_strdup(list[i]));
-    g_autoptr(OsrTensor) video = NULL;
+    const char *location = g_strstrip(list[i]);
 
     if (!*location)
       continue;
-    video = gst_opensora_video_load(location, params->width, params->height,
-                                    is_video_condition(condition) ? MAX_REFERENCE_FRAMES : 1,
-                                    device, self->cancellable, error);
-    if (!video)
-      return FALSE;
-    if ((video->dims[0] - 1) % osr_vae_get_config(vae)->time_compression_ratio != 0) {
-      const gint64 ratio = osr_vae_get_config(vae)->time_compression_ratio;
-      gint64 dims[4] = { (video->dims[0] - 1) / ratio * ratio + 1, video->dims[1], video->dims[2],
-                         3 };
-      OsrTensor *cut = osr_tensor_view(video, 0, 4, dims);
-
-      osr_tensor_unref(video);
-      video = cut;
-    }
-    refs->latent[refs->n] =
-        osr_vae_encode(vae, video, OSR_VAE_TILING_OFF, NULL, NULL, self->cancellable, error);
+    refs->latent[refs->n] = gst_opensora_video_load_latent(
+        location, self->model.model, params->width, params->height,
+        is_video_condition(condition) ? MAX_REFERENCE_FRAMES : 1, self->cancellable, error);
     if (!refs->latent[refs->n])
       return FALSE;
     refs->n++;
@@ -498,7 +494,8 @@ denoise(GstOpenSoraDenoise *self, GstBuffer *input, GError **error)
   guint dims[4];
   gboolean ok;
 
-  get_params(self, &params, &condition);
+  gst_opensora_sampling_get_params(&self->sampling, GST_ELEMENT(self), osr_model_get_dir(model),
+                                   &params, &condition);
   params.width = (guint) self->info.width;
   params.height = (guint) self->info.height;
   params.num_frames = self->frames;
@@ -560,12 +557,6 @@ denoise(GstOpenSoraDenoise *self, GstBuffer *input, GError **error)
   return output;
 }
 
-static GstClockTime
-frame_time(GstOpenSoraDenoise *self, guint64 frame)
-{
-  return gst_util_uint64_scale(frame, self->info.fps_d * GST_SECOND, self->info.fps_n);
-}
-
 static GstFlowReturn
 gst_opensora_denoise_aggregate(GstAggregator *agg, gboolean timeout)
 {
@@ -578,33 +569,57 @@ gst_opensora_denoise_aggregate(GstAggregator *agg, gboolean timeout)
 
   if (!input)
     return gst_aggregator_pad_is_eos(pad) ? GST_FLOW_EOS : GST_AGGREGATOR_FLOW_NEED_DATA;
+  if (self->info.fps_n == 0) {
+    GST_ELEMENT_ERROR(self, CORE, NEGOTIATION, (NULL), ("a buffer came before its caps"));
+    return GST_FLOW_NOT_NEGOTIATED;
+  }
 
   output = denoise(self, input, &error);
-  if (!output)
-    return g_error_matches(error, G_IO_ERROR, G_IO_ERROR_CANCELLED) ? GST_FLOW_FLUSHING
-                                                                    : GST_FLOW_ERROR;
+  if (!output) {
+    if (!g_error_matches(error, G_IO_ERROR, G_IO_ERROR_CANCELLED))
+      return GST_FLOW_ERROR;
+    /* After a flush the next clip comes, with or without a break on the other pads. */
+    return g_atomic_int_get(&self->stopping) ? GST_FLOW_FLUSHING : GST_AGGREGATOR_FLOW_NEED_DATA;
+  }
 
   GST_BUFFER_PTS(output) = frame_time(self, self->frames_out);
   GST_BUFFER_DURATION(output) =
       frame_time(self, self->frames_out + self->frames) - GST_BUFFER_PTS(output);
   GST_BUFFER_OFFSET(output) = self->frames_out;
+  GST_OBJECT_LOCK(self);
   self->frames_out += self->frames;
+  GST_OBJECT_UNLOCK(self);
   GST_BUFFER_OFFSET_END(output) = self->frames_out;
   return gst_aggregator_finish_buffer(agg, output);
 }
 
-/* The flush has to stop a clip that is being denoised before the parent waits for it. */
 static gboolean
 gst_opensora_denoise_sink_event(GstAggregator *agg, GstAggregatorPad *pad, GstEvent *event)
 {
   GstOpenSoraDenoise *self = GST_OPENSORA_DENOISE(agg);
 
-  if (GST_EVENT_TYPE(event) == GST_EVENT_FLUSH_START)
-    g_cancellable_cancel(self->cancellable);
-  if (GST_EVENT_TYPE(event) == GST_EVENT_TAG) {
-    /* Tags are made anew for every clip by the decoder. */
+  switch (GST_EVENT_TYPE(event)) {
+  case GST_EVENT_FLUSH_START:
+    /* Has to stop a clip that is being denoised before the parent waits for it. */
+    if (!is_reference(pad))
+      g_cancellable_cancel(self->cancellable);
+    break;
+  case GST_EVENT_FLUSH_STOP:
+    if (is_reference(pad))
+      forget_reference(GST_PAD(pad));
+    else
+      g_cancellable_reset(self->cancellable);
+    break;
+  case GST_EVENT_CAPS: /* may have another frame rate */
+    if (!is_reference(pad))
+      gst_pad_mark_reconfigure(agg->srcpad);
+    break;
+  case GST_EVENT_GAP: /* no clip; the parent would make an empty buffer of it */
+  case GST_EVENT_TAG: /* made anew for every clip by the decoder */
     gst_event_unref(event);
     return TRUE;
+  default:
+    break;
   }
   return GST_AGGREGATOR_CLASS(gst_opensora_denoise_parent_class)->sink_event(agg, pad, event);
 }
@@ -615,7 +630,9 @@ gst_opensora_denoise_flush(GstAggregator *agg)
   GstOpenSoraDenoise *self = GST_OPENSORA_DENOISE(agg);
 
   g_cancellable_reset(self->cancellable);
+  GST_OBJECT_LOCK(self);
   self->frames_out = 0;
+  GST_OBJECT_UNLOCK(self);
   return GST_FLOW_OK;
 }
 
@@ -629,13 +646,16 @@ gst_opensora_denoise_start(GstAggregator *agg)
 
   if (!gst_opensora_model_open(&self->model, GST_ELEMENT(self)))
     return FALSE;
-  if (!get_wanted_size(self, &width, &height, &error)) {
+  if (!gst_opensora_sampling_get_size(&self->sampling, GST_ELEMENT(self),
+                                      osr_model_get_dir(self->model.model), &width, &height,
+                                      &error)) {
     gst_opensora_post_error(GST_ELEMENT(self), error);
-    gst_opensora_model_close(&self->model);
+    gst_opensora_model_close(&self->model, GST_ELEMENT(self));
     return FALSE;
   }
   gst_segment_init(segment, GST_FORMAT_TIME);
   g_cancellable_reset(self->cancellable);
+  g_atomic_int_set(&self->stopping, FALSE);
   self->frames_out = 0;
   return TRUE;
 }
@@ -645,13 +665,13 @@ gst_opensora_denoise_stop(GstAggregator *agg)
 {
   GstOpenSoraDenoise *self = GST_OPENSORA_DENOISE(agg);
 
-  gst_opensora_model_close(&self->model);
+  gst_opensora_model_close(&self->model, GST_ELEMENT(self));
   GST_OBJECT_LOCK(self);
   gst_video_info_init(&self->info);
   self->info.fps_n = 0;
   self->frames = 0;
   for (GList *l = GST_ELEMENT(self)->sinkpads; l; l = l->next)
-    g_object_set_data(l->data, "opensora-latent", NULL);
+    forget_reference(l->data);
   GST_OBJECT_UNLOCK(self);
   return TRUE;
 }
@@ -659,8 +679,12 @@ gst_opensora_denoise_stop(GstAggregator *agg)
 static GstStateChangeReturn
 gst_opensora_denoise_change_state(GstElement *element, GstStateChange transition)
 {
-  if (transition == GST_STATE_CHANGE_PAUSED_TO_READY)
-    g_cancellable_cancel(GST_OPENSORA_DENOISE(element)->cancellable);
+  GstOpenSoraDenoise *self = GST_OPENSORA_DENOISE(element);
+
+  if (transition == GST_STATE_CHANGE_PAUSED_TO_READY) {
+    g_atomic_int_set(&self->stopping, TRUE);
+    g_cancellable_cancel(self->cancellable);
+  }
   return GST_ELEMENT_CLASS(gst_opensora_denoise_parent_class)->change_state(element, transition);
 }
 
@@ -673,6 +697,11 @@ gst_opensora_denoise_create_new_pad(GstAggregator *agg, GstPadTemplate *templ, c
   guint n;
 
   GST_OBJECT_LOCK(self);
+  if (GST_ELEMENT(self)->numsinkpads > MAX_REFERENCES) {
+    GST_OBJECT_UNLOCK(self);
+    GST_WARNING_OBJECT(self, "no condition takes more than %u references", MAX_REFERENCES);
+    return NULL;
+  }
   if (name && sscanf(name, "reference_%u", &n) == 1)
     self->next_reference = MAX(self->next_reference, n + 1);
   else
@@ -769,11 +798,11 @@ gst_opensora_denoise_class_init(GstOpenSoraDenoiseClass *klass)
   agg_class->sink_query = gst_opensora_denoise_sink_query;
   agg_class->src_query = gst_opensora_denoise_src_query;
   agg_class->src_event = gst_opensora_denoise_src_event;
+  agg_class->negotiate = gst_opensora_denoise_negotiate;
   agg_class->update_src_caps = gst_opensora_denoise_update_src_caps;
   agg_class->negotiated_src_caps = gst_opensora_denoise_negotiated_src_caps;
   agg_class->aggregate = gst_opensora_denoise_aggregate;
   agg_class->create_new_pad = gst_opensora_denoise_create_new_pad;
-  agg_class->get_next_time = gst_aggregator_simple_get_next_time;
 }
 
 static void

@@ -324,3 +324,62 @@ gst_opensora_sampling_get_size(GstOpenSoraSampling *self, GstElement *element,
   }
   return osr_aspect_size(resolution, aspect_ratio ? aspect_ratio : "16:9", width, height, error);
 }
+
+/* "width 64", "64 x 48" */
+static char *
+describe_size(guint width, guint height)
+{
+  if (width && height)
+    return g_strdup_printf("%u x %u", width, height);
+  return width ? g_strdup_printf("width %u", width) : g_strdup_printf("height %u", height);
+}
+
+/* The part of @caps that has this size, where one is given. (takes @caps) */
+static GstCaps *
+restrict_size(GstCaps *caps, guint width, guint height)
+{
+  GstCaps *wanted = gst_caps_copy(caps), *fitting;
+
+  if (width)
+    gst_caps_set_simple(wanted, "width", G_TYPE_INT, (gint) width, NULL);
+  if (height)
+    gst_caps_set_simple(wanted, "height", G_TYPE_INT, (gint) height, NULL);
+  fitting = gst_caps_intersect(caps, wanted);
+  gst_caps_unref(wanted);
+  gst_caps_unref(caps);
+  return fitting;
+}
+
+GstCaps *
+gst_opensora_sampling_fixate_caps(GstOpenSoraSampling *self, GstElement *element,
+                                  const OsrModelDir *dir, GstCaps *caps, GError **error)
+{
+  OsrSamplingParams params;
+  guint width, height;
+  gint condition;
+  GstStructure *s;
+
+  gst_opensora_sampling_get_params(self, element, dir, &params, &condition);
+  if (!gst_opensora_sampling_get_size(self, element, dir, &width, &height, error)) {
+    gst_caps_unref(caps);
+    return NULL;
+  }
+  if (width || height)
+    caps = restrict_size(caps, width, height);
+  if (gst_caps_is_empty(caps)) {
+    g_autofree char *size = describe_size(width, height);
+
+    g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
+                "frames of %s were asked for, but width and height have to be multiples of 16 that "
+                "the elements after the decoder take",
+                size);
+    gst_caps_unref(caps);
+    return NULL;
+  }
+  caps = gst_caps_make_writable(gst_caps_truncate(caps));
+  s = gst_caps_get_structure(caps, 0);
+  gst_structure_fixate_field_nearest_int(s, "width", (gint) params.width);
+  gst_structure_fixate_field_nearest_int(s, "height", (gint) params.height);
+  gst_structure_set(s, "frames", G_TYPE_INT, (gint) params.num_frames, NULL);
+  return caps;
+}

@@ -69,5 +69,10 @@ void gst_opensora_sampling_get_params(GstOpenSoraSampling *self, GstElement *ele
 gboolean
 gst_opensora_sampling_get_size(GstOpenSoraSampling *self, GstElement *element,
                                const OsrModelDir *dir, guint *width, guint *height, GError **error);
+/* Fixes size and number of frames in @caps, which are not empty: what the properties want, else
+ * nearest to the model's own. NULL with @error if @caps cannot hold what the properties want.
+ * (takes @caps) */
+GstCaps *gst_opensora_sampling_fixate_caps(GstOpenSoraSampling *self, GstElement *element,
+                                           const OsrModelDir *dir, GstCaps *caps, GError **error);
 
 G_END_DECLS

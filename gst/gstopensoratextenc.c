@@ -121,7 +121,7 @@ gst_opensora_text_enc_stop(GstBaseTransform *trans)
 {
   GstOpenSoraTextEnc *self = GST_OPENSORA_TEXT_ENC(trans);
 
-  gst_opensora_model_close(&self->model);
+  gst_opensora_model_close(&self->model, GST_ELEMENT(self));
   g_clear_pointer(&self->prompt, g_free);
   return TRUE;
 }
@@ -131,7 +131,8 @@ gst_opensora_text_enc_transform_caps(GstBaseTransform *trans, GstPadDirection di
                                      GstCaps *caps, GstCaps *filter)
 {
   GstOpenSoraTextEnc *self = GST_OPENSORA_TEXT_ENC(trans);
-  GstCaps *other = direction == GST_PAD_SINK ? gst_opensora_text_caps(self->model.model)
+  g_autoptr(OsrModel) model = gst_opensora_model_ref(&self->model, GST_ELEMENT(self));
+  GstCaps *other = direction == GST_PAD_SINK ? gst_opensora_text_caps(model)
                                              : gst_static_pad_template_get_caps(&sink_template);
 
   if (filter) {
@@ -161,11 +162,37 @@ gst_opensora_text_enc_set_caps(GstBaseTransform *trans, GstCaps *incaps, GstCaps
                                     &self->fps_d);
 }
 
+/* Text comes in memory of any kind; what is after us is not asked, its buffers are others. */
+static gboolean
+gst_opensora_text_enc_propose_allocation(GstBaseTransform *trans, GstQuery *decide_query,
+                                         GstQuery *query)
+{
+  return FALSE;
+}
+
+/* How many clips there will be is not known: some buffers make none, some make several. */
+static gboolean
+gst_opensora_text_enc_query(GstBaseTransform *trans, GstPadDirection direction, GstQuery *query)
+{
+  if (direction == GST_PAD_SRC && GST_QUERY_TYPE(query) == GST_QUERY_DURATION)
+    return FALSE;
+  return GST_BASE_TRANSFORM_CLASS(gst_opensora_text_enc_parent_class)
+      ->query(trans, direction, query);
+}
+
 static GstFlowReturn
 gst_opensora_text_enc_submit(GstBaseTransform *trans, gboolean is_discont, GstBuffer *input)
 {
   GstOpenSoraTextEnc *self = GST_OPENSORA_TEXT_ENC(trans);
+  GstFlowReturn ret;
   GstMapInfo map;
+
+  /* Negotiates where that is due. */
+  ret = GST_BASE_TRANSFORM_CLASS(gst_opensora_text_enc_parent_class)
+            ->submit_input_buffer(trans, is_discont, input);
+  if (ret != GST_FLOW_OK)
+    return ret;
+  input = g_steal_pointer(&trans->queued_buf);
 
   if (!gst_buffer_map(input, &map, GST_MAP_READ)) {
     GST_ELEMENT_ERROR(self, RESOURCE, READ, ("Cannot read a text buffer."), (NULL));
@@ -173,7 +200,8 @@ gst_opensora_text_enc_submit(GstBaseTransform *trans, gboolean is_discont, GstBu
     return GST_FLOW_ERROR;
   }
   g_free(self->prompt);
-  self->prompt = g_strstrip(g_strndup((const char *) map.data, map.size));
+  /* An empty buffer has no data at all. */
+  self->prompt = g_strstrip(g_strndup(map.size > 0 ? (const char *) map.data : "", map.size));
   self->next_sample = 0;
   gst_buffer_unmap(input, &map);
   gst_buffer_unref(input);
@@ -291,6 +319,8 @@ gst_opensora_text_enc_class_init(GstOpenSoraTextEncClass *klass)
   trans_class->transform_caps = gst_opensora_text_enc_transform_caps;
   trans_class->fixate_caps = gst_opensora_text_enc_fixate_caps;
   trans_class->set_caps = gst_opensora_text_enc_set_caps;
+  trans_class->propose_allocation = gst_opensora_text_enc_propose_allocation;
+  trans_class->query = gst_opensora_text_enc_query;
   trans_class->sink_event = gst_opensora_text_enc_sink_event;
   trans_class->submit_input_buffer = gst_opensora_text_enc_submit;
   trans_class->generate_output = gst_opensora_text_enc_generate;
@@ -302,4 +332,7 @@ gst_opensora_text_enc_init(GstOpenSoraTextEnc *self)
   gst_opensora_model_init(&self->model);
   gst_opensora_text_init(&self->text);
   self->cancellable = g_cancellable_new();
+  /* The base class takes an element without transform() for a passthrough. */
+  gst_base_transform_set_passthrough(GST_BASE_TRANSFORM(self), FALSE);
+  gst_base_transform_set_qos_enabled(GST_BASE_TRANSFORM(self), FALSE);
 }

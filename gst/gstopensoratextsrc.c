@@ -43,7 +43,8 @@ struct _GstOpenSoraTextSrc {
   char *prompt, *location, *reference;
 
   GCancellable *cancellable;
-  GPtrArray *prompts; /* OsrPrompt, from start() to stop() */
+  gint ended; /* atomic; the application sent EOS */
+  GPtrArray *prompts; /* OsrPrompt, from start() to stop(); object lock */
   guint next_prompt, next_sample, next_clip;
   gint fps_n, fps_d;
 };
@@ -135,6 +136,7 @@ gst_opensora_text_src_start(GstBaseSrc *src)
   GstOpenSoraTextSrc *self = GST_OPENSORA_TEXT_SRC(src);
   g_autofree char *location = NULL;
   g_autofree char *prompt = NULL;
+  GPtrArray *prompts;
   GError *error = NULL;
 
   GST_OBJECT_LOCK(self);
@@ -153,8 +155,8 @@ gst_opensora_text_src_start(GstBaseSrc *src)
     return FALSE;
   }
   if (location) {
-    self->prompts = osr_prompts_read(location, &error);
-    if (!self->prompts) {
+    prompts = osr_prompts_read(location, &error);
+    if (!prompts) {
       gst_opensora_post_error(GST_ELEMENT(self), error);
       return FALSE;
     }
@@ -162,13 +164,17 @@ gst_opensora_text_src_start(GstBaseSrc *src)
     OsrPrompt *only = g_new0(OsrPrompt, 1);
 
     only->text = g_steal_pointer(&prompt);
-    self->prompts = g_ptr_array_new_with_free_func((GDestroyNotify) osr_prompt_free);
-    g_ptr_array_add(self->prompts, only);
+    prompts = g_ptr_array_new_with_free_func((GDestroyNotify) osr_prompt_free);
+    g_ptr_array_add(prompts, only);
   }
   if (!gst_opensora_model_open(&self->model, GST_ELEMENT(self))) {
-    g_clear_pointer(&self->prompts, g_ptr_array_unref);
+    g_ptr_array_unref(prompts);
     return FALSE;
   }
+  GST_OBJECT_LOCK(self);
+  self->prompts = prompts;
+  GST_OBJECT_UNLOCK(self);
+  g_atomic_int_set(&self->ended, FALSE);
   self->next_prompt = self->next_sample = self->next_clip = 0;
   self->fps_n = (gint) osr_model_get_dir(self->model.model)->fps;
   self->fps_d = 1;
@@ -181,9 +187,39 @@ gst_opensora_text_src_stop(GstBaseSrc *src)
 {
   GstOpenSoraTextSrc *self = GST_OPENSORA_TEXT_SRC(src);
 
-  gst_opensora_model_close(&self->model);
+  gst_opensora_model_close(&self->model, GST_ELEMENT(self));
+  GST_OBJECT_LOCK(self);
   g_clear_pointer(&self->prompts, g_ptr_array_unref);
+  GST_OBJECT_UNLOCK(self);
   return TRUE;
+}
+
+/* Buffers are clips: the denoiser makes a time of their number. */
+static gboolean
+gst_opensora_text_src_query(GstBaseSrc *src, GstQuery *query)
+{
+  GstOpenSoraTextSrc *self = GST_OPENSORA_TEXT_SRC(src);
+  gint64 n_clips = -1;
+  GstFormat format;
+  gint num_buffers;
+
+  if (GST_QUERY_TYPE(query) == GST_QUERY_DURATION) {
+    gst_query_parse_duration(query, &format, NULL);
+    if (format == GST_FORMAT_BUFFERS) {
+      g_object_get(self, "num-buffers", &num_buffers, NULL);
+      GST_OBJECT_LOCK(self);
+      if (self->prompts)
+        n_clips = (gint64) self->prompts->len * self->text.num_samples;
+      GST_OBJECT_UNLOCK(self);
+      if (n_clips < 0)
+        return FALSE;
+      if (num_buffers >= 0)
+        n_clips = MIN(n_clips, num_buffers);
+      gst_query_set_duration(query, GST_FORMAT_BUFFERS, n_clips);
+      return TRUE;
+    }
+  }
+  return GST_BASE_SRC_CLASS(gst_opensora_text_src_parent_class)->query(src, query);
 }
 
 static gboolean
@@ -200,11 +236,27 @@ gst_opensora_text_src_unlock_stop(GstBaseSrc *src)
   return TRUE;
 }
 
+/* For EOS the base class waits, with the state lock held, for the streaming thread, which waits
+ * in turn for the clips before its own: minutes. So the stream is ended from within. */
+static gboolean
+gst_opensora_text_src_send_event(GstElement *element, GstEvent *event)
+{
+  GstOpenSoraTextSrc *self = GST_OPENSORA_TEXT_SRC(element);
+
+  if (GST_EVENT_TYPE(event) != GST_EVENT_EOS)
+    return GST_ELEMENT_CLASS(gst_opensora_text_src_parent_class)->send_event(element, event);
+  gst_event_unref(event);
+  g_atomic_int_set(&self->ended, TRUE);
+  g_cancellable_cancel(self->cancellable);
+  return TRUE;
+}
+
 static GstCaps *
 gst_opensora_text_src_get_caps(GstBaseSrc *src, GstCaps *filter)
 {
   GstOpenSoraTextSrc *self = GST_OPENSORA_TEXT_SRC(src);
-  GstCaps *caps = gst_opensora_text_caps(self->model.model);
+  g_autoptr(OsrModel) model = gst_opensora_model_ref(&self->model, GST_ELEMENT(self));
+  GstCaps *caps = gst_opensora_text_caps(model);
 
   if (filter) {
     GstCaps *filtered = gst_caps_intersect_full(filter, caps, GST_CAPS_INTERSECT_FIRST);
@@ -249,7 +301,7 @@ gst_opensora_text_src_create(GstPushSrc *src, GstBuffer **buffer)
     self->next_sample = 0;
     self->next_prompt++;
   }
-  if (self->next_prompt >= self->prompts->len)
+  if (self->next_prompt >= self->prompts->len || g_atomic_int_get(&self->ended))
     return GST_FLOW_EOS;
 
   prompt = g_ptr_array_index(self->prompts, self->next_prompt);
@@ -266,6 +318,8 @@ gst_opensora_text_src_create(GstPushSrc *src, GstBuffer **buffer)
     self->next_sample++;
     self->next_clip++;
   }
+  if (ret == GST_FLOW_FLUSHING && g_atomic_int_get(&self->ended))
+    return GST_FLOW_EOS;
   return ret;
 }
 
@@ -320,8 +374,10 @@ gst_opensora_text_src_class_init(GstOpenSoraTextSrcClass *klass)
                                         "The gst-opensora authors");
   gst_element_class_add_static_pad_template(element_class, &src_template);
 
+  element_class->send_event = gst_opensora_text_src_send_event;
   base_class->start = gst_opensora_text_src_start;
   base_class->stop = gst_opensora_text_src_stop;
+  base_class->query = gst_opensora_text_src_query;
   base_class->unlock = gst_opensora_text_src_unlock;
   base_class->unlock_stop = gst_opensora_text_src_unlock_stop;
   base_class->get_caps = gst_opensora_text_src_get_caps;

@@ -63,12 +63,12 @@ static GstStaticPadTemplate sink_template =
     GST_STATIC_PAD_TEMPLATE("sink", GST_PAD_SINK, GST_PAD_ALWAYS,
                             GST_STATIC_CAPS(GST_OPENSORA_LATENT_CAPS ", " SIZE_FIELDS));
 
-static GstStaticPadTemplate src_template =
-    GST_STATIC_PAD_TEMPLATE("src", GST_PAD_SRC, GST_PAD_ALWAYS,
-                            GST_STATIC_CAPS("video/x-raw, format = " GST_OPENSORA_VIDEO_FORMATS_YUV
-                                            ", " VIDEO_FIELDS ", colorimetry = { bt601, bt709 }; "
-                                            "video/x-raw, format = " GST_OPENSORA_VIDEO_FORMATS_RGB
-                                            ", " VIDEO_FIELDS ", colorimetry = sRGB"));
+static GstStaticPadTemplate src_template = GST_STATIC_PAD_TEMPLATE(
+    "src", GST_PAD_SRC, GST_PAD_ALWAYS,
+    GST_STATIC_CAPS("video/x-raw, format = " GST_OPENSORA_VIDEO_FORMATS_YUV ", " VIDEO_FIELDS
+                    ", colorimetry = { bt601, bt709 }, chroma-site = jpeg; "
+                    "video/x-raw, format = " GST_OPENSORA_VIDEO_FORMATS_RGB ", " VIDEO_FIELDS
+                    ", colorimetry = sRGB"));
 
 G_DEFINE_FINAL_TYPE(GstOpenSoraVaeDec, gst_opensora_vae_dec, GST_TYPE_BASE_TRANSFORM)
 GST_ELEMENT_REGISTER_DEFINE_WITH_CODE(opensoravaedec, "opensoravaedec", GST_RANK_NONE,
@@ -160,7 +160,7 @@ gst_opensora_vae_dec_stop(GstBaseTransform *trans)
   GstOpenSoraVaeDec *self = GST_OPENSORA_VAE_DEC(trans);
 
   drop_clip(self);
-  gst_opensora_model_close(&self->model);
+  gst_opensora_model_close(&self->model, GST_ELEMENT(self));
   return TRUE;
 }
 
@@ -180,6 +180,7 @@ gst_opensora_vae_dec_transform_caps(GstBaseTransform *trans, GstPadDirection dir
 {
   static const char *const fields[] = { "width", "height", "framerate" };
   GstOpenSoraVaeDec *self = GST_OPENSORA_VAE_DEC(trans);
+  g_autoptr(OsrModel) model = gst_opensora_model_ref(&self->model, GST_ELEMENT(self));
   GstCaps *other = gst_caps_new_empty();
 
   for (guint i = 0; i < gst_caps_get_size(caps); i++) {
@@ -191,9 +192,8 @@ gst_opensora_vae_dec_transform_caps(GstBaseTransform *trans, GstPadDirection dir
     for (guint j = 0; j < gst_caps_get_size(part); j++)
       for (guint f = 0; f < G_N_ELEMENTS(fields); f++)
         copy_field(s, gst_caps_get_structure(part, j), fields[f]);
-    if (direction == GST_PAD_SRC && self->model.model)
-      gst_caps_set_simple(part, "family", G_TYPE_STRING,
-                          osr_model_get_dir(self->model.model)->family, NULL);
+    if (direction == GST_PAD_SRC && model)
+      gst_caps_set_simple(part, "family", G_TYPE_STRING, osr_model_get_dir(model)->family, NULL);
     other = gst_caps_merge(other, part);
   }
   if (filter) {
@@ -209,12 +209,16 @@ static GstCaps *
 gst_opensora_vae_dec_fixate_caps(GstBaseTransform *trans, GstPadDirection direction, GstCaps *caps,
                                  GstCaps *othercaps)
 {
+  GstOpenSoraVaeDec *self = GST_OPENSORA_VAE_DEC(trans);
   GstStructure *s;
   gint height = 0;
 
   othercaps = gst_caps_make_writable(gst_caps_truncate(othercaps));
   s = gst_caps_get_structure(othercaps, 0);
   gst_structure_get_int(s, "height", &height);
+  if (gst_structure_has_field(s, "framerate"))
+    gst_structure_fixate_field_nearest_fraction(
+        s, "framerate", (gint) osr_model_get_dir(self->model.model)->fps, 1);
   if (direction == GST_PAD_SINK && gst_structure_has_field(s, "colorimetry"))
     gst_structure_fixate_field_string(s, "colorimetry", height < HD_LINES ? "bt601" : "bt709");
   return gst_caps_fixate(othercaps);
@@ -249,12 +253,44 @@ gst_opensora_vae_dec_propose_allocation(GstBaseTransform *trans, GstQuery *decid
   return TRUE;
 }
 
+/* FALSE if @pool cannot do it. *size becomes that of the pool's buffers. */
+static gboolean
+configure_pool(GstBufferPool *pool, GstQuery *query, GstCaps *caps, guint *size, guint min,
+               guint max)
+{
+  GstStructure *config = gst_buffer_pool_get_config(pool);
+  GstAllocator *allocator = NULL;
+  GstAllocationParams params;
+
+  gst_buffer_pool_config_set_params(config, caps, *size, min, max);
+  if (gst_query_get_n_allocation_params(query) > 0) {
+    gst_query_parse_nth_allocation_param(query, 0, &allocator, &params);
+    gst_buffer_pool_config_set_allocator(config, allocator, &params);
+    gst_clear_object(&allocator);
+  }
+  if (gst_query_find_allocation_meta(query, GST_VIDEO_META_API_TYPE, NULL))
+    gst_buffer_pool_config_add_option(config, GST_BUFFER_POOL_OPTION_VIDEO_META);
+  if (!gst_buffer_pool_set_config(pool, config)) {
+    /* The pool changed what we asked for; its own way is fine if the size still is. */
+    config = gst_buffer_pool_get_config(pool);
+    if (!gst_buffer_pool_config_validate_params(config, caps, *size, min, max)) {
+      gst_structure_free(config);
+      return FALSE;
+    }
+    if (!gst_buffer_pool_set_config(pool, config))
+      return FALSE;
+  }
+  config = gst_buffer_pool_get_config(pool);
+  gst_buffer_pool_config_get_params(config, NULL, size, NULL, NULL);
+  gst_structure_free(config);
+  return TRUE;
+}
+
 static gboolean
 gst_opensora_vae_dec_decide_allocation(GstBaseTransform *trans, GstQuery *query)
 {
   g_autoptr(GstBufferPool) pool = NULL;
   guint size, min = 0, max = 0;
-  GstStructure *config;
   gboolean update;
   GstVideoInfo info;
   GstCaps *caps;
@@ -271,24 +307,11 @@ gst_opensora_vae_dec_decide_allocation(GstBaseTransform *trans, GstQuery *query)
     gst_query_parse_nth_allocation_pool(query, 0, &pool, &wanted, &min, &max);
     size = MAX(size, wanted);
   }
-  if (!pool)
+  if (pool && !configure_pool(pool, query, caps, &size, min, max))
+    gst_clear_object(&pool);
+  if (!pool) {
     pool = gst_video_buffer_pool_new();
-
-  config = gst_buffer_pool_get_config(pool);
-  gst_buffer_pool_config_set_params(config, caps, size, min, max);
-  if (gst_query_find_allocation_meta(query, GST_VIDEO_META_API_TYPE, NULL))
-    gst_buffer_pool_config_add_option(config, GST_BUFFER_POOL_OPTION_VIDEO_META);
-  if (!gst_buffer_pool_set_config(pool, config)) {
-    /* The pool changed what we asked for; its own way is fine if the size still is. */
-    config = gst_buffer_pool_get_config(pool);
-    if (!gst_buffer_pool_config_validate_params(config, caps, size, min, max)) {
-      gst_structure_free(config);
-      gst_clear_object(&pool);
-      pool = gst_video_buffer_pool_new();
-      config = gst_buffer_pool_get_config(pool);
-      gst_buffer_pool_config_set_params(config, caps, size, min, max);
-    }
-    if (!gst_buffer_pool_set_config(pool, config))
+    if (!configure_pool(pool, query, caps, &size, min, max))
       return FALSE;
   }
   if (update)
@@ -320,14 +343,23 @@ static GstFlowReturn
 gst_opensora_vae_dec_submit(GstBaseTransform *trans, gboolean is_discont, GstBuffer *input)
 {
   GstOpenSoraVaeDec *self = GST_OPENSORA_VAE_DEC(trans);
-  const GstOpenSoraClipMeta *meta = gst_buffer_get_opensora_clip_meta(input);
   OsrDevice *device = osr_model_get_device(self->model.model);
+  const GstOpenSoraClipMeta *meta;
   g_autoptr(OsrTensor) latent = NULL;
   GstOpenSoraProgress progress;
   DecodeProgress decode = { &progress, 0 };
   GError *error = NULL;
   OsrVaeTiling tiling;
+  GstFlowReturn ret;
   OsrVae *vae;
+
+  /* Negotiates where that is due, which has to be between two clips. */
+  ret = GST_BASE_TRANSFORM_CLASS(gst_opensora_vae_dec_parent_class)
+            ->submit_input_buffer(trans, is_discont, input);
+  if (ret != GST_FLOW_OK)
+    return ret;
+  input = g_steal_pointer(&trans->queued_buf);
+  meta = gst_buffer_get_opensora_clip_meta(input);
 
   drop_clip(self);
   GST_OBJECT_LOCK(self);
@@ -353,8 +385,8 @@ gst_opensora_vae_dec_submit(GstBaseTransform *trans, gboolean is_discont, GstBuf
   }
   if (!self->video) {
     g_autoptr(GError) reason = g_error_copy(error);
-    GstFlowReturn ret = gst_opensora_post_error(GST_ELEMENT(self), error);
 
+    ret = gst_opensora_post_error(GST_ELEMENT(self), error);
     gst_opensora_progress_end(&progress, reason);
     gst_buffer_unref(input);
     return ret;
@@ -382,7 +414,8 @@ gst_opensora_vae_dec_transform(GstBaseTransform *trans, GstBuffer *latent, GstBu
   GstOpenSoraVaeDec *self = GST_OPENSORA_VAE_DEC(trans);
   GError *error = NULL;
   GstVideoFrame frame;
-  guint64 n;
+  GstClockTime start;
+  guint64 first;
   gboolean ok;
 
   if (!gst_video_frame_map(&frame, &self->info, buffer, GST_MAP_WRITE)) {
@@ -395,12 +428,18 @@ gst_opensora_vae_dec_transform(GstBaseTransform *trans, GstBuffer *latent, GstBu
     return gst_opensora_post_error(GST_ELEMENT(self), error);
 
   /* From the number of the frame in the stream, so that rounding never adds up. */
-  n = (GST_BUFFER_OFFSET_IS_VALID(latent) ? GST_BUFFER_OFFSET(latent) : 0) + self->next_frame;
-  GST_BUFFER_PTS(buffer) = frame_time(self, n);
+  first = GST_BUFFER_OFFSET_IS_VALID(latent) ? GST_BUFFER_OFFSET(latent) : 0;
+  start = GST_BUFFER_PTS_IS_VALID(latent) ? GST_BUFFER_PTS(latent) : frame_time(self, first);
+  GST_BUFFER_PTS(buffer) =
+      start + frame_time(self, first + self->next_frame) - frame_time(self, first);
   GST_BUFFER_DTS(buffer) = GST_CLOCK_TIME_NONE;
-  GST_BUFFER_DURATION(buffer) = frame_time(self, n + 1) - GST_BUFFER_PTS(buffer);
-  GST_BUFFER_OFFSET(buffer) = n;
-  GST_BUFFER_OFFSET_END(buffer) = n + 1;
+  GST_BUFFER_DURATION(buffer) = start + frame_time(self, first + self->next_frame + 1) -
+                                frame_time(self, first) - GST_BUFFER_PTS(buffer);
+  GST_BUFFER_OFFSET(buffer) = first + self->next_frame;
+  GST_BUFFER_OFFSET_END(buffer) = first + self->next_frame + 1;
+  /* A discontinuity of the clip is one before its first frame only. */
+  if (self->next_frame > 0)
+    GST_BUFFER_FLAG_UNSET(buffer, GST_BUFFER_FLAG_DISCONT);
   self->next_frame++;
   return GST_FLOW_OK;
 }

@@ -6,8 +6,8 @@
  *
  * Encodes every `num-frames` frames to one latent, a reference for #opensoradenoise. Frames of
  * any size are scaled to fill the clip's size and cropped at the centre. At the end of the
- * stream what is left is encoded if it is a whole clip of fewer frames (1 or 4 k + 1; up to
- * three frames may be dropped).
+ * stream, of a segment and of frames of one kind, what is left becomes a clip of fewer frames
+ * (1 or 4 k + 1; up to three frames are dropped).
  *
  * ## Example launch line
  * |[
@@ -52,22 +52,26 @@ struct _GstOpenSoraVaeEnc {
   GstVideoInfo info;  /* of the input */
   gint width, height; /* of the latent, in pixels */
   GstOpenSoraScaler *scaler;
-  OsrTensor *video; /* [num_frames, H, W, 3] that is being filled, or NULL */
-  guint n_frames;   /* in it */
-  GstClockTime pts;
+  OsrTensor *video;  /* [num_frames, H, W, 3] that is being filled, or NULL */
+  guint n_frames;    /* in it */
+  GstClockTime pts;  /* of the first of them */
+  gint fps_n, fps_d; /* of the latent */
   guint clip;
+  guint64 frames_out;
 };
 
-#define SIZE_FIELDS "width = (int) [ 16, 8192, 16 ], height = (int) [ 16, 8192, 16 ]"
+#define LATENT_FIELDS                                                                              \
+  "width = (int) [ 16, 8192, 16 ], height = (int) [ 16, 8192, 16 ], frames = (int) [ 1, 65536 ], " \
+  "framerate = (fraction) [ 0/1, MAX ]"
 
 /* The formats that GstVideoConverter reads. */
 static GstStaticPadTemplate sink_template =
     GST_STATIC_PAD_TEMPLATE("sink", GST_PAD_SINK, GST_PAD_ALWAYS,
                             GST_STATIC_CAPS(GST_VIDEO_CAPS_MAKE(GST_VIDEO_FORMATS_ALL)));
 
-static GstStaticPadTemplate src_template = GST_STATIC_PAD_TEMPLATE(
-    "src", GST_PAD_SRC, GST_PAD_ALWAYS,
-    GST_STATIC_CAPS(GST_OPENSORA_LATENT_CAPS ", " SIZE_FIELDS ", frames = (int) [ 1, 65536 ]"));
+static GstStaticPadTemplate src_template =
+    GST_STATIC_PAD_TEMPLATE("src", GST_PAD_SRC, GST_PAD_ALWAYS,
+                            GST_STATIC_CAPS(GST_OPENSORA_LATENT_CAPS ", " LATENT_FIELDS));
 
 G_DEFINE_FINAL_TYPE(GstOpenSoraVaeEnc, gst_opensora_vae_enc, GST_TYPE_BASE_TRANSFORM)
 GST_ELEMENT_REGISTER_DEFINE_WITH_CODE(opensoravaeenc, "opensoravaeenc", GST_RANK_NONE,
@@ -145,20 +149,24 @@ static gboolean
 gst_opensora_vae_enc_start(GstBaseTransform *trans)
 {
   GstOpenSoraVaeEnc *self = GST_OPENSORA_VAE_ENC(trans);
-  guint ratio;
+  guint num_frames, ratio;
 
+  GST_OBJECT_LOCK(self);
+  num_frames = self->num_frames;
+  GST_OBJECT_UNLOCK(self);
   if (!gst_opensora_model_open(&self->model, GST_ELEMENT(self)))
     return FALSE;
   ratio = osr_model_get_dir(self->model.model)->vae.time_compression_ratio;
-  if ((self->num_frames - 1) % ratio != 0) {
+  if ((num_frames - 1) % ratio != 0) {
     GST_ELEMENT_ERROR(
         self, RESOURCE, SETTINGS,
-        ("num-frames is %u, but the model encodes 1 or %u k + 1 frames.", self->num_frames, ratio),
+        ("num-frames is %u, but the model encodes 1 or %u k + 1 frames.", num_frames, ratio),
         (NULL));
-    gst_opensora_model_close(&self->model);
+    gst_opensora_model_close(&self->model, GST_ELEMENT(self));
     return FALSE;
   }
   self->clip = 0;
+  self->frames_out = 0;
   g_cancellable_reset(self->cancellable);
   return TRUE;
 }
@@ -170,8 +178,33 @@ gst_opensora_vae_enc_stop(GstBaseTransform *trans)
 
   drop_frames(self);
   g_clear_pointer(&self->scaler, gst_opensora_scaler_free);
-  gst_opensora_model_close(&self->model);
+  gst_opensora_model_close(&self->model, GST_ELEMENT(self));
   return TRUE;
+}
+
+/* @caps with the frame rates of @from, on either side: rates are the same, but a picture
+ * (0/1) may become a clip of any rate. (takes @caps) */
+static GstCaps *
+set_frame_rates(GstCaps *caps, GstPadDirection direction, const GstCaps *from)
+{
+  GstCaps *result = gst_caps_new_empty();
+
+  for (guint i = 0; i < gst_caps_get_size(from); i++) {
+    const GValue *rate = gst_structure_get_value(gst_caps_get_structure(from, i), "framerate");
+    GstCaps *part = gst_caps_copy(caps);
+
+    if (rate && (direction == GST_PAD_SRC || !GST_VALUE_HOLDS_FRACTION(rate) ||
+                 gst_value_get_fraction_numerator(rate) > 0))
+      gst_caps_set_value(part, "framerate", rate);
+    result = gst_caps_merge(result, part);
+  }
+  if (direction == GST_PAD_SRC && !gst_caps_is_empty(result)) {
+    gst_caps_set_simple(caps = gst_caps_make_writable(caps), "framerate", GST_TYPE_FRACTION, 0, 1,
+                        NULL);
+    return gst_caps_merge(result, caps);
+  }
+  gst_caps_unref(caps);
+  return result;
 }
 
 /* Any size becomes any size. */
@@ -180,19 +213,23 @@ gst_opensora_vae_enc_transform_caps(GstBaseTransform *trans, GstPadDirection dir
                                     GstCaps *caps, GstCaps *filter)
 {
   GstOpenSoraVaeEnc *self = GST_OPENSORA_VAE_ENC(trans);
+  g_autoptr(OsrModel) model = gst_opensora_model_ref(&self->model, GST_ELEMENT(self));
   GstCaps *other =
       gst_static_pad_template_get_caps(direction == GST_PAD_SINK ? &src_template : &sink_template);
 
   if (direction == GST_PAD_SINK) {
     other = gst_caps_make_writable(other);
-    if (self->model.model) {
-      const OsrModelDir *dir = osr_model_get_dir(self->model.model);
+    if (model) {
+      const OsrModelDir *dir = osr_model_get_dir(model);
 
       gst_caps_set_simple(other, "family", G_TYPE_STRING, dir->family, "channels", G_TYPE_INT,
                           (gint) dir->vae.latent_channels, NULL);
     }
+    GST_OBJECT_LOCK(self);
     gst_caps_set_simple(other, "frames", G_TYPE_INT, (gint) self->num_frames, NULL);
+    GST_OBJECT_UNLOCK(self);
   }
+  other = set_frame_rates(other, direction, caps);
   if (filter) {
     GstCaps *filtered = gst_caps_intersect_full(filter, other, GST_CAPS_INTERSECT_FIRST);
 
@@ -202,11 +239,14 @@ gst_opensora_vae_enc_transform_caps(GstBaseTransform *trans, GstPadDirection dir
   return other;
 }
 
-/* Nearest to the size of the input if nobody downstream has a wish. */
+/* Nearest to the size of the input, and the model's frame rate for pictures, if nobody
+ * downstream has a wish. */
 static GstCaps *
 gst_opensora_vae_enc_fixate_caps(GstBaseTransform *trans, GstPadDirection direction, GstCaps *caps,
                                  GstCaps *othercaps)
 {
+  GstOpenSoraVaeEnc *self = GST_OPENSORA_VAE_ENC(trans);
+
   othercaps = gst_caps_make_writable(gst_caps_truncate(othercaps));
   if (direction == GST_PAD_SINK) {
     const GstStructure *in = gst_caps_get_structure(caps, 0);
@@ -217,32 +257,32 @@ gst_opensora_vae_enc_fixate_caps(GstBaseTransform *trans, GstPadDirection direct
     gst_structure_get_int(in, "height", &height);
     gst_structure_fixate_field_nearest_int(out, "width", width);
     gst_structure_fixate_field_nearest_int(out, "height", height);
+    if (gst_structure_has_field(out, "framerate"))
+      gst_structure_fixate_field_nearest_fraction(
+          out, "framerate", (gint) osr_model_get_dir(self->model.model)->fps, 1);
   }
   return gst_caps_fixate(othercaps);
 }
 
-static gboolean
-gst_opensora_vae_enc_set_caps(GstBaseTransform *trans, GstCaps *incaps, GstCaps *outcaps)
+/* Tells those after us that the next latent has fewer frames than the caps say. */
+static void
+announce_frames(GstOpenSoraVaeEnc *self, guint frames)
 {
-  GstOpenSoraVaeEnc *self = GST_OPENSORA_VAE_ENC(trans);
-  const GstStructure *out = gst_caps_get_structure(outcaps, 0);
+  GstPad *src = GST_BASE_TRANSFORM_SRC_PAD(self);
+  g_autoptr(GstCaps) caps = gst_pad_get_current_caps(src);
 
-  drop_frames(self);
-  g_clear_pointer(&self->scaler, gst_opensora_scaler_free);
-  if (!gst_video_info_from_caps(&self->info, incaps) ||
-      !gst_structure_get_int(out, "width", &self->width) ||
-      !gst_structure_get_int(out, "height", &self->height))
-    return FALSE;
-  self->scaler = gst_opensora_scaler_new(&self->info, (guint) self->width, (guint) self->height);
-  return self->scaler != NULL;
+  if (!caps)
+    return;
+  caps = gst_caps_make_writable(caps);
+  gst_caps_set_simple(caps, "frames", G_TYPE_INT, (gint) frames, NULL);
+  /* Marks the pad for negotiation too, which brings the old caps back. */
+  gst_base_transform_update_src_caps(GST_BASE_TRANSFORM(self), caps);
 }
 
-static gboolean
-gst_opensora_vae_enc_propose_allocation(GstBaseTransform *trans, GstQuery *decide_query,
-                                        GstQuery *query)
+static GstClockTime
+frame_time(GstOpenSoraVaeEnc *self, guint64 frame)
 {
-  gst_query_add_allocation_meta(query, GST_VIDEO_META_API_TYPE, NULL);
-  return TRUE;
+  return gst_util_uint64_scale(frame, (guint64) self->fps_d * GST_SECOND, (guint64) self->fps_n);
 }
 
 /* The latent of the frames collected so far; NULL with *ret if that fails. */
@@ -250,8 +290,9 @@ static GstBuffer *
 encode_clip(GstOpenSoraVaeEnc *self, GstFlowReturn *ret)
 {
   OsrDevice *device = osr_model_get_device(self->model.model);
+  const guint ratio = osr_model_get_dir(self->model.model)->vae.time_compression_ratio;
+  const guint frames = (self->n_frames - 1) / ratio * ratio + 1;
   g_autoptr(OsrTensor) latent = NULL;
-  g_autoptr(OsrTensor) video = NULL;
   GstOpenSoraProgress progress;
   GError *error = NULL;
   GstBuffer *output;
@@ -268,14 +309,14 @@ encode_clip(GstOpenSoraVaeEnc *self, GstFlowReturn *ret)
                               self->clip);
   vae = osr_model_get_vae_encoder(self->model.model, self->cancellable, &error);
   if (vae) {
-    const gint64 ratio = osr_vae_get_config(vae)->time_compression_ratio;
-    const gint64 dims[4] = { (self->n_frames - 1) / ratio * ratio + 1, self->height, self->width,
-                             3 };
+    const gint64 dims[4] = { frames, self->height, self->width, 3 };
+    g_autoptr(OsrTensor) video = osr_tensor_view(self->video, 0, 4, dims);
 
-    video = osr_tensor_view(self->video, 0, 4, dims);
     latent = osr_vae_encode(vae, video, OSR_VAE_TILING_OFF, sample ? &seed : NULL, NULL,
                             self->cancellable, &error);
   }
+  if (frames < self->video->dims[0] && latent)
+    announce_frames(self, frames);
   drop_frames(self);
   if (!latent) {
     g_autoptr(GError) reason = g_error_copy(error);
@@ -288,8 +329,54 @@ encode_clip(GstOpenSoraVaeEnc *self, GstFlowReturn *ret)
   *ret = GST_FLOW_OK;
   output = gst_opensora_buffer_new(&latent, 1);
   GST_BUFFER_PTS(output) = self->pts;
-  GST_BUFFER_OFFSET(output) = self->clip++;
+  GST_BUFFER_OFFSET(output) = self->frames_out;
+  if (self->fps_n > 0)
+    GST_BUFFER_DURATION(output) =
+        frame_time(self, self->frames_out + frames) - frame_time(self, self->frames_out);
+  self->frames_out += frames;
+  GST_BUFFER_OFFSET_END(output) = self->frames_out;
+  self->clip++;
   return output;
+}
+
+/* Encodes and sends what has been collected, before something else begins. */
+static void
+drain(GstOpenSoraVaeEnc *self)
+{
+  GstFlowReturn ret;
+  GstBuffer *rest;
+
+  if (self->n_frames == 0)
+    return;
+  rest = encode_clip(self, &ret);
+  if (rest)
+    ret = gst_pad_push(GST_BASE_TRANSFORM_SRC_PAD(self), rest);
+  GST_DEBUG_OBJECT(self, "drained: %s", gst_flow_get_name(ret));
+}
+
+static gboolean
+gst_opensora_vae_enc_set_caps(GstBaseTransform *trans, GstCaps *incaps, GstCaps *outcaps)
+{
+  GstOpenSoraVaeEnc *self = GST_OPENSORA_VAE_ENC(trans);
+  const GstStructure *out = gst_caps_get_structure(outcaps, 0);
+
+  drain(self);
+  g_clear_pointer(&self->scaler, gst_opensora_scaler_free);
+  if (!gst_video_info_from_caps(&self->info, incaps) ||
+      !gst_structure_get_int(out, "width", &self->width) ||
+      !gst_structure_get_int(out, "height", &self->height) ||
+      !gst_structure_get_fraction(out, "framerate", &self->fps_n, &self->fps_d))
+    return FALSE;
+  self->scaler = gst_opensora_scaler_new(&self->info, (guint) self->width, (guint) self->height);
+  return self->scaler != NULL;
+}
+
+static gboolean
+gst_opensora_vae_enc_propose_allocation(GstBaseTransform *trans, GstQuery *decide_query,
+                                        GstQuery *query)
+{
+  gst_query_add_allocation_meta(query, GST_VIDEO_META_API_TYPE, NULL);
+  return TRUE;
 }
 
 static GstFlowReturn
@@ -300,11 +387,22 @@ gst_opensora_vae_enc_submit(GstBaseTransform *trans, gboolean is_discont, GstBuf
   GError *error = NULL;
   GstVideoFrame frame;
   gboolean ok = FALSE;
+  GstFlowReturn ret;
+  guint num_frames;
+
+  /* Negotiates where that is due. */
+  ret = GST_BASE_TRANSFORM_CLASS(gst_opensora_vae_enc_parent_class)
+            ->submit_input_buffer(trans, is_discont, input);
+  if (ret != GST_FLOW_OK)
+    return ret;
+  input = g_steal_pointer(&trans->queued_buf);
 
   if (!self->video) {
-    self->video =
-        osr_tensor_make(device, osr_device_get_dtype(device), &error, (int) self->num_frames,
-                        (int) self->height, (int) self->width, 3, -1);
+    GST_OBJECT_LOCK(self);
+    num_frames = self->num_frames;
+    GST_OBJECT_UNLOCK(self);
+    self->video = osr_tensor_make(device, osr_device_get_dtype(device), &error, (int) num_frames,
+                                  (int) self->height, (int) self->width, 3, -1);
     self->n_frames = 0;
     self->pts = GST_BUFFER_PTS(input);
   }
@@ -339,8 +437,6 @@ static gboolean
 gst_opensora_vae_enc_sink_event(GstBaseTransform *trans, GstEvent *event)
 {
   GstOpenSoraVaeEnc *self = GST_OPENSORA_VAE_ENC(trans);
-  GstFlowReturn ret;
-  GstBuffer *rest;
 
   switch (GST_EVENT_TYPE(event)) {
   case GST_EVENT_FLUSH_START:
@@ -350,12 +446,9 @@ gst_opensora_vae_enc_sink_event(GstBaseTransform *trans, GstEvent *event)
     g_cancellable_reset(self->cancellable);
     drop_frames(self);
     break;
+  case GST_EVENT_SEGMENT:
   case GST_EVENT_EOS:
-    if (self->n_frames > 0) {
-      rest = encode_clip(self, &ret);
-      if (rest)
-        gst_pad_push(GST_BASE_TRANSFORM_SRC_PAD(trans), rest);
-    }
+    drain(self);
     break;
   default:
     break;
@@ -435,5 +528,7 @@ gst_opensora_vae_enc_init(GstOpenSoraVaeEnc *self)
   self->seed = 42;
   self->cancellable = g_cancellable_new();
   gst_video_info_init(&self->info);
+  /* The base class takes an element without transform() for a passthrough. */
+  gst_base_transform_set_passthrough(GST_BASE_TRANSFORM(self), FALSE);
   gst_base_transform_set_qos_enabled(GST_BASE_TRANSFORM(self), FALSE);
 }

@@ -86,8 +86,10 @@ gst_opensora_scaler_new(const GstVideoInfo *info, guint width, guint height)
 
   centre_crop(info, width, height, &x, &y, &w, &h);
   gst_video_info_set_format(&self->info, GST_VIDEO_FORMAT_RGB, width, height);
+  /* The converter wants these to be the same: it changes neither. */
   self->info.fps_n = in.fps_n;
   self->info.fps_d = in.fps_d;
+  self->info.interlace_mode = in.interlace_mode;
   /* Catmull-Rom is the bicubic kernel of the pictures that the models were trained on. */
   self->converter = gst_video_converter_new(
       &in, &self->info,
@@ -227,9 +229,10 @@ on_pad_added(GstElement *decoder, GstPad *pad, gpointer convert)
     gst_pad_link(pad, sink);
 }
 
-OsrTensor *
-gst_opensora_video_load(const char *location, guint width, guint height, guint max_frames,
-                        OsrDevice *device, GCancellable *cancellable, GError **error)
+/* Reads up to @max_frames frames as [T, height, width, 3] in the device's own dtype. */
+static OsrTensor *
+load_video(const char *location, guint width, guint height, guint max_frames, OsrDevice *device,
+           GCancellable *cancellable, GError **error)
 {
   g_autoptr(GPtrArray) frames = g_ptr_array_new_with_free_func((GDestroyNotify) osr_tensor_unref);
   g_autoptr(GstElement) pipeline = NULL;
@@ -286,4 +289,25 @@ gst_opensora_video_load(const char *location, guint width, guint height, guint m
     return NULL;
   }
   return join_frames(frames, device, error);
+}
+
+OsrTensor *
+gst_opensora_video_load_latent(const char *location, OsrModel *model, guint width, guint height,
+                               guint max_frames, GCancellable *cancellable, GError **error)
+{
+  const gint64 ratio = osr_model_get_dir(model)->vae.time_compression_ratio;
+  OsrVae *vae = osr_model_get_vae_encoder(model, cancellable, error);
+  g_autoptr(OsrTensor) video = NULL;
+  g_autoptr(OsrTensor) whole = NULL; /* as many frames as latents are made of */
+
+  if (!vae)
+    return NULL;
+  video = load_video(location, width, height, max_frames, osr_model_get_device(model), cancellable,
+                     error);
+  if (!video)
+    return NULL;
+  whole = osr_tensor_view(
+      video, 0, 4,
+      (gint64[]){ (video->dims[0] - 1) / ratio * ratio + 1, video->dims[1], video->dims[2], 3 });
+  return osr_vae_encode(vae, whole, OSR_VAE_TILING_OFF, NULL, NULL, cancellable, error);
 }

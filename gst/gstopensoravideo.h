@@ -34,11 +34,10 @@ gboolean gst_opensora_scaler_convert(GstOpenSoraScaler *self, GstVideoFrame *fra
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(GstOpenSoraScaler, gst_opensora_scaler_free)
 
-/* Reads up to @max_frames frames of the picture or video at @location (path or URI) as
- * [T, height, width, 3] in the device's own dtype. A picture has one frame. Errors name the
- * location. */
-OsrTensor *
-gst_opensora_video_load(const char *location, guint width, guint height, guint max_frames,
-                        OsrDevice *device, GCancellable *cancellable, GError **error);
+/* The latent of the picture or of up to @max_frames frames of the video at @location (path or
+ * URI), for clips of that size. Errors name the location. */
+OsrTensor *gst_opensora_video_load_latent(const char *location, OsrModel *model, guint width,
+                                          guint height, guint max_frames,
+                                          GCancellable *cancellable, GError **error);
 
 G_END_DECLS

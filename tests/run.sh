@@ -32,7 +32,7 @@ source_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$source_dir/pipelines/packages.sh"
 
 test_packages=(
-  clang libomp-dev ffmpeg gstreamer1.0-plugins-bad python3 python3-numpy valgrind
+  clang libclang-rt-dev ffmpeg python3 python3-numpy valgrind
 )
 mode=default
 jobs=$(nproc)
@@ -66,7 +66,9 @@ say() {
   printf '\n== %s (%d min %d s)\n' "$*" $((SECONDS / 60)) $((SECONDS % 60))
 }
 
-# build NAME [VARIABLE=VALUE]... -- [MESON OPTION]...: into $base/NAME; counts as a test.
+# build NAME [VARIABLE=VALUE]... -- [MESON OPTION]...: $targets (all if there are none) into
+# $base/NAME; counts as a test.
+targets=()
 build() {
   local dir=$base/$1 environment=()
   shift
@@ -78,7 +80,7 @@ build() {
   mkdir -p "$dir"
   if { [ -e "$dir/build.ninja" ] ||
     quietly "$dir/setup.log" env "${environment[@]}" meson setup "$@" "$dir" "$source_dir"; } &&
-    quietly "$dir/build.log" ninja -C "$dir" -j "$jobs"; then
+    quietly "$dir/build.log" ninja -C "$dir" -j "$jobs" "${targets[@]}"; then
     add 1 0 0
   else
     add 0 1 0
@@ -101,17 +103,16 @@ run_tests() {
   fi
 }
 
-# Runs a fuzz target with libFuzzer for a number of seconds, from its corpus on.
+# fuzz NAME SECONDS: a target with libFuzzer, from its corpus on.
 fuzz() {
-  local name=$1 seconds=$2 dir=$base/fuzz/targets
-  local flags=()
+  local name=$1 seconds=$2 dir=$base/fuzz/targets libraries=() flags=()
   mkdir -p "$dir/found-$name"
-  read -ra flags <<<"$(pkg-config --cflags --libs gio-2.0 json-glib-1.0)"
-  # The library is found at run time where it was built.
+  libraries=("$base"/fuzz/engine/libopensora-engine.a "$base"/fuzz/kernels/libosr-kernels.a)
+  read -ra flags <<<"$(pkg-config --cflags --libs gio-2.0 gmodule-2.0 json-glib-1.0 sentencepiece)"
   if quietly "$dir/$name.log" clang -g -O1 -D_GNU_SOURCE -fsanitize=fuzzer,address,undefined \
     -fno-sanitize-recover=undefined "$source_dir/tests/fuzz/fuzz-$name.c" \
-    -I"$source_dir/engine" -I"$source_dir/kernels" -L"$base/fuzz/engine" -lopensora \
-    "${flags[@]}" -Wl,-rpath,"$base/fuzz/engine" -o "$dir/fuzz-$name" &&
+    -I"$source_dir/engine" -I"$source_dir/kernels" "${libraries[@]}" "${flags[@]}" \
+    -lstdc++ -lpthread -lm -o "$dir/fuzz-$name" &&
     (cd "$dir" && quietly "$name.log" "./fuzz-$name" -max_total_time="$seconds" -max_len=65536 \
       -rss_limit_mb=4096 "found-$name" "$source_dir/tests/fuzz/corpus-$name"); then
     echo "fuzz-$name: $(grep -o 'Done [0-9]* runs in [0-9]* second' "$dir/$name.log")s"
@@ -128,7 +129,7 @@ mkdir -p "$base"
 base=$(cd "$base" && pwd)
 
 say "gcc"
-if build gcc CC=gcc CXX=g++ -- -Dwerror=true -Dtests=enabled; then
+if build gcc CC=gcc CXX=g++ -- -Dwerror=true -Dtests=enabled -Dexamples=enabled; then
   if [ "$mode" = quick ]; then
     run_tests gcc --no-suite slow
   else
@@ -139,12 +140,11 @@ fi
 
 if [ "$mode" != quick ]; then
   say "clang"
-  build clang CC=clang CXX=clang++ -- -Dwerror=true -Dtests=enabled || true
+  build clang CC=clang CXX=clang++ -- -Dwerror=true -Dtests=enabled -Dexamples=enabled || true
 
   say "address and undefined behaviour sanitizers"
   export ASAN_OPTIONS=detect_stack_use_after_return=1
   export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
-  export LSAN_OPTIONS=suppressions=$source_dir/tests/lsan.supp
   if build sanitize CC=gcc CXX=g++ -- \
     -Db_sanitize=address,undefined -Db_lundef=false -Dtests=enabled; then
     run_tests sanitize --suite kernels --suite engine --suite fuzz --timeout-multiplier 5
@@ -153,10 +153,12 @@ if [ "$mode" != quick ]; then
   say "fuzz targets"
   seconds=20
   [ "$mode" != all ] || seconds=600
-  if build fuzz CC=clang CXX=clang++ -- \
-    -Db_sanitize=address,undefined -Db_lundef=false -Dtests=disabled; then
-    for target in "$source_dir"/tests/fuzz/corpus-*; do
-      fuzz "${target##*/corpus-}" "$seconds"
+  coverage=-fsanitize=fuzzer-no-link
+  targets=(engine/libopensora-engine.a kernels/libosr-kernels.a)
+  if build fuzz CC=clang CXX=clang++ -- -Db_sanitize=address,undefined -Db_lundef=false \
+    -Dc_args=$coverage -Dcpp_args=$coverage -Dtests=disabled -Dexamples=disabled; then
+    for corpus in "$source_dir"/tests/fuzz/corpus-*; do
+      fuzz "${corpus##*/corpus-}" "$seconds"
     done
   fi
 fi

@@ -24,7 +24,7 @@ class Valgrind(support.PipelineTest):
             + ["gst-launch-1.0", "opensorasrc", "prompt=a red circle", "steps=1", "num-frames=1"]
             + "width=32 height=32 ! videoconvert ! fakesink".split(),
             cwd=self.dir,
-            env={"G_SLICE": "always-malloc", "OMP_NUM_THREADS": "1"},
+            env={"G_SLICE": "always-malloc"},
             timeout=900,
         )
         with open(self.path("valgrind.log"), errors="replace") as log:
