@@ -218,15 +218,28 @@ join_frames(GPtrArray *frames, OsrDevice *device, GError **error)
   return g_steal_pointer(&video);
 }
 
+/* Links the first video stream; one that ended before it had caps, too, so that its end
+ * arrives. */
 static void
 on_pad_added(GstElement *decoder, GstPad *pad, gpointer convert)
 {
   g_autoptr(GstPad) sink = gst_element_get_static_pad(convert, "sink");
   g_autoptr(GstCaps) caps = gst_pad_get_current_caps(pad);
 
-  if (caps && g_str_has_prefix(gst_structure_get_name(gst_caps_get_structure(caps, 0)), "video/") &&
-      !gst_pad_is_linked(sink))
+  if (caps && !g_str_has_prefix(gst_structure_get_name(gst_caps_get_structure(caps, 0)), "video/"))
+    return;
+  if (!gst_pad_is_linked(sink))
     gst_pad_link(pad, sink);
+}
+
+/* Nothing ends at the sink if no stream was a video. */
+static void
+on_no_more_pads(GstElement *decoder, gpointer convert)
+{
+  g_autoptr(GstPad) sink = gst_element_get_static_pad(convert, "sink");
+
+  if (!gst_pad_is_linked(sink))
+    gst_pad_send_event(sink, gst_event_new_eos());
 }
 
 /* Reads up to @max_frames frames as [T, height, width, 3] in the device's own dtype. */
@@ -262,6 +275,7 @@ load_video(const char *location, guint width, guint height, guint max_frames, Os
   gst_bin_add_many(GST_BIN(pipeline), decoder, convert, sink, NULL);
   gst_element_link(convert, sink);
   g_signal_connect_object(decoder, "pad-added", G_CALLBACK(on_pad_added), convert, 0);
+  g_signal_connect_object(decoder, "no-more-pads", G_CALLBACK(on_no_more_pads), convert, 0);
 
   gst_element_set_state(pipeline, GST_STATE_PLAYING);
   while (frames->len < max_frames && !failed) {

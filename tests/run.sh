@@ -131,10 +131,12 @@ base=$(cd "$base" && pwd)
 say "gcc"
 if build gcc CC=gcc CXX=g++ -- -Dwerror=true -Dtests=enabled -Dexamples=enabled; then
   if [ "$mode" = quick ]; then
-    run_tests gcc --no-suite slow
-  else
-    [ "$mode" != all ] || export OPENSORA_TEST_PROMPTS=100
+    run_tests gcc --no-suite slow --no-suite accuracy
+  elif [ "$mode" = all ]; then
+    export OPENSORA_TEST_PROMPTS=100
     run_tests gcc
+  else
+    run_tests gcc --no-suite accuracy
   fi
 fi
 

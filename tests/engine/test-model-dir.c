@@ -384,7 +384,6 @@ test_missing(Fixture *fixture, G_GNUC_UNUSED gconstpointer data)
     "t5/model.safetensors", "t5/spiece.model",        "clip/config.json",
     "clip/merges.txt",      "clip/model.safetensors", "clip/vocab.json",
   };
-  g_autoptr(GString) message = g_string_new(NULL);
 
   /* One alone, then more and more: all of them in one message. */
   for (guint i = 0; i < G_N_ELEMENTS(parts); i++) {
