@@ -90,10 +90,10 @@ ldmatrix_x4_trans(uint32_t r[4], uint32_t address)
 OSR_DEV void
 mma_16x8x16(float d[4], const uint32_t a[4], uint32_t b0, uint32_t b1)
 {
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, "
-               "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, "
+      "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
 /* --- sm_90: barriers in shared memory, the copy engine --- */
@@ -254,7 +254,8 @@ wgmma_landed(uint32_t (&a)[N])
 /* Operand lists of 8 registers and the texts that name them. */
 #define OSR_F8(d, i)                                                                               \
   "+f"((d)[8 * (i)]), "+f"((d)[8 * (i) + 1]), "+f"((d)[8 * (i) + 2]), "+f"((d)[8 * (i) + 3]),      \
-      "+f"((d)[8 * (i) + 4]), "+f"((d)[8 * (i) + 5]), "+f"((d)[8 * (i) + 6]), "+f"((d)[8 * (i) + 7])
+      "+f"((d)[8 * (i) + 4]), "+f"((d)[8 * (i) + 5]), "+f"((d)[8 * (i) + 6]),                      \
+      "+f"((d)[8 * (i) + 7])
 #define OSR_F32(d, i)                                                                              \
   OSR_F8(d, 4 * (i)), OSR_F8(d, 4 * (i) + 1), OSR_F8(d, 4 * (i) + 2), OSR_F8(d, 4 * (i) + 3)
 #define OSR_T32_0                                                                                  \

@@ -2,10 +2,10 @@
 /*
  * attention.cuh: what the kernels of attention share, and their entry points.
  *
- *   attention.cu       chooses a path (osr_cuda_attention)
- *   attention-sm90.cu  bf16, Hopper: TMA, wgmma, producer and ping-pong consumers
- *   attention-mma.cu   bf16, sm_80 and later: cp.async, mma.sync; every mask
- *   attention-simt.cu  f32 and bf16, any head_dim, any stride, any alignment
+ *   attention-wgmma.cu  bf16 on Hopper: TMA, wgmma, a producer and ping-pong consumers
+ *   attention-mma.cu    bf16 from sm_80 on: cp.async, mma.sync; every mask
+ *   attention.cu        f32 and bf16 on plain arithmetic: any size, stride and alignment;
+ *                       osr_cuda_attention, which chooses
  *
  * All keep an online softmax (arXiv:2307.08691): a block owns some queries, walks over tiles of
  * keys and carries a running maximum m, a running sum l and an unnormalised output o for each
@@ -33,26 +33,26 @@
 
 /* Shapes of the Hopper kernel. The default is what osr_cuda_attention uses; the others exist
  * for tests/gpu/attention-bench, compiled in with OSR_ATTENTION_VARIANTS. */
-typedef enum OsrSm90Variant {
-  OSR_SM90_DEFAULT = 0,
-  OSR_SM90_128,        /* 128 keys a tile, 2 stages */
-  OSR_SM90_128X3,      /* 128 keys a tile, 3 stages */
-  OSR_SM90_NO_OVERLAP, /* softmax waits for both products of its own warpgroup */
-  OSR_SM90_NO_TURNS,   /* the two consumers run freely */
-  OSR_SM90_EAGER,      /* o is rescaled at every tile */
-  OSR_SM90_N_VARIANTS
-} OsrSm90Variant;
+typedef enum OsrWgmmaVariant {
+  OSR_WGMMA_DEFAULT = 0,
+  OSR_WGMMA_128,        /* 128 keys a tile, 2 stages */
+  OSR_WGMMA_128X3,      /* 128 keys a tile, 3 stages */
+  OSR_WGMMA_NO_OVERLAP, /* softmax waits for both products of its own warpgroup */
+  OSR_WGMMA_NO_TURNS,   /* the two consumers run freely */
+  OSR_WGMMA_EAGER,      /* o is rescaled at every tile */
+  OSR_WGMMA_VARIANTS
+} OsrWgmmaVariant;
 
 /* Whether a path can run a call that osr_cuda_attention has found sound and not empty. NULL: it
  * can; otherwise the first reason against it. */
-const char *osr_cuda_attention_sm90_refuses(OsrOpsContext *ctx, const OsrAttention *p);
+const char *osr_cuda_attention_wgmma_refuses(OsrOpsContext *ctx, const OsrAttention *p);
 const char *osr_cuda_attention_mma_refuses(OsrOpsContext *ctx, const OsrAttention *p);
 
 /* Enqueue the call on ctx->stream. The first two give OSR_ERR_UNSUPPORTED where they refuse, and
  * the Hopper path also when the driver takes no tensor map of these strides: the next path down
  * runs the call then. */
-OsrResult osr_cuda_attention_sm90(OsrOpsContext *ctx, const OsrAttention *p,
-                                  OsrSm90Variant variant);
+OsrResult osr_cuda_attention_wgmma(OsrOpsContext *ctx, const OsrAttention *p,
+                                   OsrWgmmaVariant variant);
 OsrResult osr_cuda_attention_mma(OsrOpsContext *ctx, const OsrAttention *p);
 OsrResult osr_cuda_attention_simt(OsrOpsContext *ctx, const OsrAttention *p);
 

@@ -183,8 +183,8 @@ start(OsrOpsContext *ctx)
   cuda->capability = 10 * major + minor;
   if (cuda->capability < MIN_CAPABILITY)
     return osr_fail(ctx, OSR_ERR_DEVICE,
-                    "cuda: device %d has compute capability %d.%d, at least %d.%d is needed", device,
-                    major, minor, MIN_CAPABILITY / 10, MIN_CAPABILITY % 10);
+                    "cuda: device %d has compute capability %d.%d, at least %d.%d is needed",
+                    device, major, minor, MIN_CAPABILITY / 10, MIN_CAPABILITY % 10);
   cuda->n_sms = attribute(cudaDevAttrMultiProcessorCount, device);
   cuda->l2_size = (size_t) attribute(cudaDevAttrL2CacheSize, device);
   cuda->max_shared = (size_t) attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device);

@@ -15,6 +15,9 @@
 #define BM 128
 #define STAGES 3
 
+namespace
+{
+
 enum class Product {
   BF16,
   TF32,
@@ -112,8 +115,7 @@ copy_weights(uint32_t to, const char *from)
 
 template <Product PRODUCT, int BN>
 static __global__ void
-__launch_bounds__(THREADS)
-conv_kernel(const __grid_constant__ OsrConvArgs a)
+__launch_bounds__(THREADS, 1) conv_kernel(const __grid_constant__ OsrConvArgs a)
 {
   using Sizes = Tile<PRODUCT, BN>;
   using T = typename Sizes::T;
@@ -130,8 +132,11 @@ conv_kernel(const __grid_constant__ OsrConvArgs a)
   const char *w = (const char *) a.w +
                   ((int64_t) phase * a.n_tiles + n_tile) * a.k_steps * (int64_t) Sizes::B_BYTES;
   OsrConvGather<T, BM * 8 / THREADS, THREADS / 8, true> gather;
-  float acc[Sizes::BLOCKS_M][4][4] = {};
+  float acc[Sizes::BLOCKS_M][4][4];
 
+#pragma unroll
+  for (int i = 0; i < Sizes::BLOCKS_M; i++)
+    conv_begin(a, n_tile * BN + warp_n, acc[i]);
   if (tid < BM)
     rows[tid] = conv_row(a, f, m + (uint32_t) tid);
   __syncthreads();
@@ -180,13 +185,15 @@ conv_kernel(const __grid_constant__ OsrConvArgs a)
 #pragma unroll
   for (int i = 0; i < Sizes::BLOCKS_M; i++) {
     conv_swap(acc[i]);
-    conv_finish<T>(a, f, m + (uint32_t) (warp_m + i * 16), n_tile * BN + warp_n, acc[i]);
+    conv_finish<T, 4, true>(a, f, m + (uint32_t) (warp_m + i * 16), n_tile * BN + warp_n, acc[i]);
   }
 }
 
+} /* namespace */
+
 #define KERNEL(kernel_name, kernel_dtype, kernel_tf32, product, bn_)                               \
   {                                                                                                \
-    kernel_name, kernel_dtype, BM, bn_, 80, THREADS, Tile<product, bn_>::SHARED, false,            \
+    kernel_name, kernel_dtype, BM, bn_, 80, THREADS, Tile<product, bn_>::SHARED, true, false,      \
         kernel_tf32, (const void *) conv_kernel<product, bn_>                                      \
   }
 

@@ -2,8 +2,6 @@
 /* What runs before a convolution: packing its weights, widening rows of odd sizes. */
 #include "conv.cuh"
 
-#include <cuda_fp16.h>
-
 #define THREADS 256
 
 static __device__ float
@@ -11,9 +9,9 @@ read_any(const void *p, OsrDType dtype, int64_t i)
 {
   switch (dtype) {
   case OSR_DTYPE_BF16:
-    return __bfloat162float(((const __nv_bfloat16 *) p)[i]);
+    return osr_float(((const __nv_bfloat16 *) p)[i]);
   case OSR_DTYPE_F16:
-    return __half2float(((const __half *) p)[i]);
+    return osr_float(((const __half *) p)[i]);
   default:
     return ((const float *) p)[i];
   }
@@ -66,6 +64,7 @@ pack_kernel(const __grid_constant__ OsrConvArgs a, const __grid_constant__ OsrCo
 {
   constexpr int CHUNK = 16 / (int) sizeof(T), STEP = OSR_CONV_ROW / (int) sizeof(T);
   const int64_t n = (int64_t) a.n_phases * a.n_tiles * a.k_steps * p.bn * 8;
+  const int64_t channels = (int64_t) a.n_tiles * p.bn; /* less than n */
 
   for (int64_t i = (int64_t) blockIdx.x * THREADS + threadIdx.x; i < n;
        i += (int64_t) gridDim.x * THREADS) {
@@ -77,15 +76,16 @@ pack_kernel(const __grid_constant__ OsrConvArgs a, const __grid_constant__ OsrCo
     float sum[CHUNK];
 
     sum_weights<CHUNK>(a, p, a.phase[tile / a.n_tiles], co, k, sum);
-    for (int e = 0; e < CHUNK; e += 4)
-      conv_write4(to + e, make_float4(sum[e], sum[e + 1], sum[e + 2], sum[e + 3]));
+    if (i < channels)
+      p.bias_to[i] = p.bias && i < a.c_out ? read_any(p.bias, p.dtype, i) : 0;
+    osr_store(to, sum);
   }
 }
 
 static int
 blocks_for(int64_t n)
 {
-  const int64_t blocks = (n + THREADS - 1) / THREADS;
+  const int64_t blocks = osr_ceil_div(n, THREADS);
 
   return (int) (blocks < 65536 ? blocks : 65536);
 }
@@ -94,9 +94,8 @@ cudaError_t
 osr_conv_pack(const OsrConvArgs *a, const OsrConvPack *p, cudaStream_t stream)
 {
   const int64_t n = (int64_t) a->n_phases * a->n_tiles * a->k_steps * p->bn * 8;
-  const void *function =
-      p->dtype == OSR_DTYPE_F32 ? (const void *) pack_kernel<float>
-                                : (const void *) pack_kernel<__nv_bfloat16>;
+  const void *function = p->dtype == OSR_DTYPE_F32 ? (const void *) pack_kernel<float>
+                                                   : (const void *) pack_kernel<__nv_bfloat16>;
   void *args[] = { (void *) a, (void *) p };
 
   return cudaLaunchKernel(function, dim3((unsigned) blocks_for(n)), dim3(THREADS), args, 0, stream);

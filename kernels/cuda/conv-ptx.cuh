@@ -53,6 +53,12 @@ conv_copy_wait(void)
   asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
 }
 
+static __device__ inline void
+conv_copy_wait_all(void)
+{
+  asm volatile("cp.async.wait_all;" ::: "memory");
+}
+
 /* Four matrices of 8 rows of 16 bytes; lane i has the address of row i % 8 of matrix i / 8. */
 static __device__ inline void
 conv_load_matrices(uint32_t (&r)[4], uint32_t address)
@@ -93,6 +99,13 @@ conv_to_tf32(float x)
   return r;
 }
 
+/* Brings the line to the L2. */
+static __device__ inline void
+conv_prefetch(const void *p)
+{
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+}
+
 #if OSR_CONV_HAVE_WGMMA
 
 /* A barrier among `threads` threads of the block; number 0 is __syncthreads(). */
@@ -119,6 +132,13 @@ static __device__ inline void
 conv_mbarrier_arrive(uint32_t barrier)
 {
   asm volatile("mbarrier.arrive.release.cta.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+
+/* Arrives once all copies that this thread has begun so far are there. */
+static __device__ inline void
+conv_mbarrier_arrive_after_copies(uint32_t barrier)
+{
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
 }
 
 /* Arrives, and lets the phase wait for `bytes` more bytes of bulk copies. */
@@ -157,8 +177,8 @@ conv_bulk_load(uint32_t to, const void *from, uint32_t bytes, uint32_t barrier)
                : "memory");
 }
 
-/* Makes this thread's writes to shared memory visible to wgmma, which reads by another way
- * (the async proxy). */
+/* Between writes to shared memory that this thread has made or seen the end of, and wgmma,
+ * which reads it by another way (the async proxy). */
 static __device__ inline void
 conv_proxy_fence(void)
 {
@@ -227,11 +247,11 @@ conv_wgmma_settle(float (&d)[NB][4])
 #define CONV_F16(i) CONV_F4(i), CONV_F4(i + 1), CONV_F4(i + 2), CONV_F4(i + 3)
 #define CONV_F64(i) CONV_F16(i), CONV_F16(i + 4), CONV_F16(i + 8), CONV_F16(i + 12)
 
-/* d[64][8 NB] = (keep ? d : 0) + a[64][16] b[8 NB][16]^T. Of thread i of the warpgroup,
+/* d[64][8 NB] += a[64][16] b[8 NB][16]^T. Of thread i of the warpgroup,
  * d[j][0..1] are row 16 (i / 32) + i % 32 / 4, columns 8 j + 2 (i % 4) and the next, and
  * d[j][2..3] the same 8 rows below. */
 static __device__ inline void
-conv_wgmma(float (&d)[4][4], uint64_t a, uint64_t b, int keep)
+conv_wgmma(float (&d)[4][4], uint64_t a, uint64_t b)
 {
   asm volatile("{\n"
                ".reg .pred p;\n"
@@ -241,29 +261,28 @@ conv_wgmma(float (&d)[4][4], uint64_t a, uint64_t b, int keep)
                "%16, %17, p, 1, 1, 0, 0;\n"
                "}"
                : CONV_F16(0)
-               : "l"(a), "l"(b), "r"(keep));
+               : "l"(a), "l"(b), "n"(1));
 }
 
 static __device__ inline void
-conv_wgmma(float (&d)[16][4], uint64_t a, uint64_t b, int keep)
+conv_wgmma(float (&d)[16][4], uint64_t a, uint64_t b)
 {
-  asm volatile(
-      "{\n"
-      ".reg .pred p;\n"
-      "setp.ne.b32 p, %66, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
-      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
-      "%64, %65, p, 1, 1, 0, 0;\n"
-      "}"
-      : CONV_F64(0)
-      : "l"(a), "l"(b), "r"(keep));
+  asm volatile("{\n"
+               ".reg .pred p;\n"
+               "setp.ne.b32 p, %66, 0;\n"
+               "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
+               "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+               "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+               "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+               "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+               "%64, %65, p, 1, 1, 0, 0;\n"
+               "}"
+               : CONV_F64(0)
+               : "l"(a), "l"(b), "n"(1));
 }
 
 static __device__ inline void
-conv_wgmma(float (&d)[32][4], uint64_t a, uint64_t b, int keep)
+conv_wgmma(float (&d)[32][4], uint64_t a, uint64_t b)
 {
   asm volatile(
       "{\n"
@@ -282,7 +301,7 @@ conv_wgmma(float (&d)[32][4], uint64_t a, uint64_t b, int keep)
       "%128, %129, p, 1, 1, 0, 0;\n"
       "}"
       : CONV_F64(0), CONV_F64(16)
-      : "l"(a), "l"(b), "r"(keep));
+      : "l"(a), "l"(b), "n"(1));
 }
 
 #undef CONV_F4

@@ -28,13 +28,15 @@
 
 #define LOADER_BARRIER 1
 
-/* Steps that a loader lets be under way before it says that an older one is there. One more
- * would make a step wait for the stage after the next to become free. */
-#define LAG 1
+/* Rows of odd lengths cost code and registers; only the narrow tile has them. */
+#define ANY_ROW(bn) ((bn) == 32)
 
 /* Of the 168 a thread that 384 threads can have at the start, those who load hand some on. */
 #define LOADER_REGISTERS 120
 #define MULTIPLIER_REGISTERS 192
+
+namespace
+{
 
 template <int BM, int BN, int STAGES> struct Tile {
   static constexpr int A_BYTES = BM * OSR_CONV_ROW, B_BYTES = BN * OSR_CONV_ROW;
@@ -43,8 +45,6 @@ template <int BM, int BN, int STAGES> struct Tile {
   static constexpr int BARRIERS = ROWS + BM * (int) sizeof(OsrConvRow);
   /* The swizzle counts from multiples of 1024 bytes. */
   static constexpr int SHARED = BARRIERS + STAGES * 16 + 1024;
-  static constexpr int WARPGROUP_ROWS = BM / 2;
-  static constexpr int BLOCKS_M = WARPGROUP_ROWS / 64, BLOCKS_N = BN / 8;
 };
 
 #if OSR_CONV_HAVE_WGMMA
@@ -54,32 +54,26 @@ template <int STAGES> struct Ring {
   int stage;
   uint32_t round; /* parity of this pass over the stages */
 
-  __device__
-  Ring(uint32_t barriers_)
-      : barriers(barriers_), stage(0), round(0)
+  __device__ Ring(uint32_t barriers_) : barriers(barriers_), stage(0), round(0)
   {
   }
 
-  __device__ uint32_t
-  full(int i) const
+  __device__ uint32_t full(int i) const
   {
     return barriers + (uint32_t) i * 16;
   }
 
-  __device__ uint32_t
-  empty(int i) const
+  __device__ uint32_t empty(int i) const
   {
     return barriers + (uint32_t) i * 16 + 8;
   }
 
-  __device__ int
-  previous(void) const
+  __device__ int previous(void) const
   {
     return stage == 0 ? STAGES - 1 : stage - 1;
   }
 
-  __device__ void
-  advance(void)
+  __device__ void advance(void)
   {
     if (++stage == STAGES) {
       stage = 0;
@@ -93,8 +87,7 @@ struct Place {
   int phase, n_tile;
   uint32_t m;
 
-  __device__
-  Place(const OsrConvArgs &a, int tile, int bm)
+  __device__ Place(const OsrConvArgs &a, int tile, int bm)
   {
     const int m_tile = tile / a.n_tiles;
 
@@ -104,15 +97,20 @@ struct Place {
   }
 };
 
-/* All copies of a stage by this warp are there: says so. Writes by cp.async and reads by wgmma
- * go different ways, so each writer must put a fence between. */
+/* The two who multiply need the residual at the end of the tile and would wait for memory. */
+template <int BN>
 static __device__ inline void
-loaded(uint32_t full)
+prefetch_residual(const OsrConvArgs &a, const Place &place, uint32_t row)
 {
-  conv_proxy_fence();
-  __syncwarp();
-  if (threadIdx.x % 32 == 0)
-    conv_mbarrier_arrive(full);
+  const OsrConvPhase &f = a.phase[place.phase];
+  const int first = place.n_tile * BN, end = min(first + BN, a.c_out);
+  const __nv_bfloat16 *p = (const __nv_bfloat16 *) a.residual;
+
+  if (row >= f.m)
+    return;
+  p += conv_out_voxel(a, f, row) * a.c_out;
+  for (int i = first; i < end; i += 128 / (int) sizeof *p)
+    conv_prefetch(p + i);
 }
 
 template <int BM, int BN, int STAGES, bool VIA_L1>
@@ -123,7 +121,6 @@ load_tiles(const OsrConvArgs &a, OsrConvRow *rows, uint32_t stages, uint32_t bar
   const int tid = (int) threadIdx.x, tiles = a.m_tiles * a.n_tiles;
   OsrConvGather<__nv_bfloat16, BM * 8 / LOADERS, LOADERS / 8, VIA_L1> gather;
   Ring<STAGES> ring(barriers);
-  bool first = true;
 
   for (int tile = (int) blockIdx.x; tile < tiles; tile += (int) gridDim.x) {
     const Place place(a, tile, BM);
@@ -132,8 +129,11 @@ load_tiles(const OsrConvArgs &a, OsrConvRow *rows, uint32_t stages, uint32_t bar
 
     /* Nobody reads the rows of the last tile any more; then, the new ones are there. */
     conv_named_barrier(LOADER_BARRIER, LOADERS);
-    for (int i = tid; i < BM; i += LOADERS)
+    for (int i = tid; i < BM; i += LOADERS) {
       rows[i] = conv_row(a, a.phase[place.phase], place.m + (uint32_t) i);
+      if (a.residual)
+        prefetch_residual<BN>(a, place, place.m + (uint32_t) i);
+    }
     conv_named_barrier(LOADER_BARRIER, LOADERS);
     gather.begin(a, rows, tid / 8, tid % 8);
 
@@ -147,20 +147,36 @@ load_tiles(const OsrConvArgs &a, OsrConvRow *rows, uint32_t stages, uint32_t bar
                        ring.full(ring.stage));
       }
       gather.copy(a, to);
-      conv_copy_commit();
+      conv_mbarrier_arrive_after_copies(ring.full(ring.stage));
       gather.advance(a);
-      if (!first) {
-        conv_copy_wait<LAG>();
-        loaded(ring.full(ring.previous()));
-      }
-      first = false;
       ring.advance();
     }
   }
-  if (!first) {
-    conv_copy_wait<0>();
-    loaded(ring.full(ring.previous()));
-  }
+  /* Copies must not outlive the block. */
+  conv_copy_wait_all();
+}
+
+/* acc += the step that lies at `at`; waits for it to lie there, and not for
+ * the products. */
+template <int BM, int BN, int STAGES>
+static __device__ inline void
+multiply_step(float (&acc)[BM / 128][BN / 8][4], uint32_t at, uint32_t a_offset, uint32_t full,
+              uint32_t round)
+{
+  const uint64_t a = conv_wgmma_operand(at + a_offset);
+  const uint64_t b = conv_wgmma_operand(at + Tile<BM, BN, STAGES>::A_BYTES);
+
+  conv_mbarrier_wait(full, round);
+  conv_proxy_fence();
+  conv_wgmma_fence();
+#pragma unroll
+  for (int kk = 0; kk < 4; kk++)
+#pragma unroll
+    for (int i = 0; i < BM / 128; i++)
+      /* 32 bytes along K, 64 rows along M, in units of 16 bytes. */
+      conv_wgmma(acc[i], a + (uint64_t) (2 * kk + i * 64 * OSR_CONV_ROW / 16),
+                 b + (uint64_t) (2 * kk));
+  conv_wgmma_commit();
 }
 
 /* Says for this warp that a stage is no longer read. */
@@ -175,49 +191,46 @@ template <int BM, int BN, int STAGES>
 static __device__ inline void
 multiply_tiles(const OsrConvArgs &a, uint32_t stages, uint32_t barriers)
 {
-  using Sizes = Tile<BM, BN, STAGES>;
+  constexpr int ROWS = BM / 2, BLOCKS = ROWS / 64, STAGE = Tile<BM, BN, STAGES>::STAGE_BYTES;
   const int tid = (int) threadIdx.x - LOADERS, tiles = a.m_tiles * a.n_tiles;
   const int warpgroup = __shfl_sync(0xffffffffu, tid / 128, 0), warp = tid / 32 % 4;
-  float acc[Sizes::BLOCKS_M][Sizes::BLOCKS_N][4];
+  const uint32_t a_offset = (uint32_t) (warpgroup * ROWS * OSR_CONV_ROW);
+  float acc[BLOCKS][BN / 8][4];
   Ring<STAGES> ring(barriers);
 
   for (int tile = (int) blockIdx.x; tile < tiles; tile += (int) gridDim.x) {
     const Place place(a, tile, BM);
 
+#pragma unroll
+    for (int i = 0; i < BLOCKS; i++) {
+      conv_begin(a, place.n_tile * BN, acc[i]);
+      conv_wgmma_settle(acc[i]);
+    }
+    /* The first step on its own: with a condition in the loop the compiler waits for all
+     * products in each turn. */
+    multiply_step<BM, BN, STAGES>(acc, stages + (uint32_t) (ring.stage * STAGE), a_offset,
+                                  ring.full(ring.stage), ring.round);
+    ring.advance();
 #pragma unroll 1
-    for (int s = 0; s < a.k_steps; s++) {
-      const uint32_t at = stages + (uint32_t) (ring.stage * Sizes::STAGE_BYTES);
-      const uint64_t b = conv_wgmma_operand(at + Sizes::A_BYTES);
-      const uint64_t rows =
-          conv_wgmma_operand(at + (uint32_t) (warpgroup * Sizes::WARPGROUP_ROWS * OSR_CONV_ROW));
-
-      conv_mbarrier_wait(ring.full(ring.stage), ring.round);
-      conv_wgmma_fence();
-#pragma unroll
-      for (int kk = 0; kk < 4; kk++)
-#pragma unroll
-        for (int i = 0; i < Sizes::BLOCKS_M; i++)
-          /* 32 bytes along K, 64 rows along M, in units of 16 bytes. */
-          conv_wgmma(acc[i], rows + (uint64_t) (2 * kk + i * 64 * OSR_CONV_ROW / 16),
-                     b + (uint64_t) (2 * kk), s > 0 || kk > 0);
-      conv_wgmma_commit();
+    for (int s = 1; s < a.k_steps; s++) {
+      multiply_step<BM, BN, STAGES>(acc, stages + (uint32_t) (ring.stage * STAGE), a_offset,
+                                    ring.full(ring.stage), ring.round);
+      /* One step stays under way, so that the tensor cores need not wait for the next. */
       conv_wgmma_wait<1>();
-      if (s > 0)
-        used(ring.empty(ring.previous()));
+      used(ring.empty(ring.previous()));
       ring.advance();
     }
     conv_wgmma_wait<0>();
 #pragma unroll
-    for (int i = 0; i < Sizes::BLOCKS_M; i++)
+    for (int i = 0; i < BLOCKS; i++)
       conv_wgmma_settle(acc[i]);
     used(ring.empty(ring.previous()));
 
 #pragma unroll
-    for (int i = 0; i < Sizes::BLOCKS_M; i++) {
+    for (int i = 0; i < BLOCKS; i++) {
       conv_swap(acc[i]);
-      conv_finish<__nv_bfloat16>(
-          a, a.phase[place.phase],
-          place.m + (uint32_t) (warpgroup * Sizes::WARPGROUP_ROWS + i * 64 + warp * 16),
+      conv_finish<__nv_bfloat16, BN / 8, ANY_ROW(BN)>(
+          a, a.phase[place.phase], place.m + (uint32_t) (warpgroup * ROWS + i * 64 + warp * 16),
           place.n_tile * BN, acc[i]);
     }
   }
@@ -227,8 +240,7 @@ multiply_tiles(const OsrConvArgs &a, uint32_t stages, uint32_t barriers)
 
 template <int BM, int BN, int STAGES, bool VIA_L1>
 static __global__ void
-__launch_bounds__(THREADS, 1)
-conv_kernel(const __grid_constant__ OsrConvArgs a)
+__launch_bounds__(THREADS, 1) conv_kernel(const __grid_constant__ OsrConvArgs a)
 {
 #if OSR_CONV_HAVE_WGMMA
   using Sizes = Tile<BM, BN, STAGES>;
@@ -239,7 +251,7 @@ conv_kernel(const __grid_constant__ OsrConvArgs a)
 
   if (threadIdx.x == 0) {
     for (int i = 0; i < STAGES; i++) {
-      conv_mbarrier_init(barriers + (uint32_t) i * 16, LOADERS / 32 + 1);
+      conv_mbarrier_init(barriers + (uint32_t) i * 16, LOADERS + 1);
       conv_mbarrier_init(barriers + (uint32_t) i * 16 + 8, (THREADS - LOADERS) / 32);
     }
     conv_mbarrier_init_fence();
@@ -253,13 +265,17 @@ conv_kernel(const __grid_constant__ OsrConvArgs a)
     conv_raise_registers<MULTIPLIER_REGISTERS>();
     multiply_tiles<BM, BN, STAGES>(a, stages, barriers);
   }
+#else
+  __trap(); /* osr_conv3d() starts no kernel that was left out */
 #endif
 }
 
+} /* namespace */
+
 #define KERNEL(kernel_name, bm_, bn_, stages_, via_l1)                                             \
   {                                                                                                \
-    kernel_name, OSR_DTYPE_BF16, bm_, bn_, 90, THREADS, Tile<bm_, bn_, stages_>::SHARED, true,     \
-        false, (const void *) conv_kernel<bm_, bn_, stages_, via_l1>                               \
+    kernel_name, OSR_DTYPE_BF16, bm_, bn_, 90, THREADS, Tile<bm_, bn_, stages_>::SHARED,           \
+        ANY_ROW(bn_), true, false, (const void *) conv_kernel<bm_, bn_, stages_, via_l1>           \
   }
 
 const OsrConvKernel osr_conv_wgmma_kernels[] = {
@@ -267,5 +283,6 @@ const OsrConvKernel osr_conv_wgmma_kernels[] = {
   KERNEL("wgmma 128x256, 4 stages, L1", 128, 256, 4, true),
   KERNEL("wgmma 256x32, 4 stages, L1", 256, 32, 4, true),
   KERNEL("wgmma 256x128, 4 stages", 256, 128, 4, false),
+  KERNEL("wgmma 128x256, 3 stages, L1", 128, 256, 3, true),
   {},
 };

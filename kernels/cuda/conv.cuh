@@ -30,11 +30,8 @@
 #ifndef OSR_CUDA_CONV_CUH
 #define OSR_CUDA_CONV_CUH
 
-#include "common.h"
 #include "conv-ptx.cuh"
-
-#include <cuda_bf16.h>
-#include <cuda_runtime.h>
+#include "device.cuh"
 
 #define OSR_CONV_ROW 128 /* bytes of a row in shared memory */
 #define OSR_CONV_MAX_PHASES 8
@@ -44,7 +41,7 @@
 
 /* What all phases have in common along one axis. Output j of a phase reads virtual samples
  * first + j * step + [0, taps); those outside [0, size) are padding, and virtual sample i is
- * stored sample (i + add) >> shift. */
+ * stored sample (i + add) >> shift; only time adds. */
 typedef struct OsrConvAxis {
   int taps, step;
   int size, add, shift;
@@ -62,9 +59,10 @@ typedef struct OsrConvPhase {
 
 /* A convolution as the kernels see it. */
 typedef struct OsrConvArgs {
-  const void *x; /* [in_t * batch][in_h][in_w][c] */
-  const void *w; /* [phases][n_tiles][k_steps][BN][128 bytes], swizzled */
-  const void *bias, *residual;
+  const void *x;     /* [in_t * batch][in_h][in_w][c] */
+  const void *w;     /* [phases][n_tiles][k_steps][BN][128 bytes], swizzled */
+  const float *bias; /* [n_tiles][BN] */
+  const void *residual;
   void *y;
   int in_t, in_h, in_w;
   int out_t, out_h, out_w;
@@ -73,7 +71,7 @@ typedef struct OsrConvArgs {
   int k_steps;
   int m_tiles, n_tiles;
   bool replicate;
-  bool vector; /* rows of y, residual and bias allow accesses of 4 elements */
+  bool vector; /* rows of y and residual allow accesses of 4 elements */
   OsrConvAxis t, h, w_axis;
   int n_phases;
   OsrConvPhase phase[OSR_CONV_MAX_PHASES];
@@ -86,6 +84,7 @@ typedef struct OsrConvKernel {
   int bm, bn;    /* rows and channels of a tile */
   int device_cc; /* 90: needs that very device; 80: that or later */
   int threads, shared;
+  bool any_row;    /* OsrConvArgs.vector may be false */
   bool persistent; /* as many blocks as multiprocessors, each takes many tiles */
   bool tf32;       /* f32 products with 10 bits of mantissa */
   const void *function;
@@ -97,11 +96,12 @@ extern const OsrConvKernel osr_conv_mma_kernels[];
 
 /* conv-prepare.cu. Both only enqueue; the caller looks at cudaGetLastError(). */
 
-/* Weights [c_out][k_t][k_h][k_w][c_in] to the tiles of `a`. */
+/* Weights [c_out][k_t][k_h][k_w][c_in] and bias [c_out] or NULL to the tiles of `a`. */
 typedef struct OsrConvPack {
-  OsrDType dtype, w_dtype; /* of the tiles and of w */
-  const void *w;
+  OsrDType dtype, w_dtype; /* of tiles and bias, and of w */
+  const void *w, *bias;
   void *to;
+  float *bias_to;
   int k_t, k_h, k_w, c_in;
   int bn;
 } OsrConvPack;
@@ -112,18 +112,10 @@ cudaError_t osr_conv_pack(const OsrConvArgs *a, const OsrConvPack *p, cudaStream
 cudaError_t osr_conv_widen(OsrDType dtype, const void *x, void *to, int64_t rows, int c_in, int c,
                            cudaStream_t stream);
 
-/* conv.cu: the entry of the table, and the same with a kernel of the caller's choice (NULL:
- * ours), for measurements. */
-#ifdef __cplusplus
-extern "C" {
-#endif
-OsrResult osr_cuda_conv3d(OsrOpsContext *ctx, const OsrConv3d *p);
-#ifdef __cplusplus
-}
-#endif
-OsrResult osr_cuda_conv3d_with(OsrOpsContext *ctx, const OsrConv3d *p, const OsrConvKernel *kernel);
+/* conv.cu: osr_cuda_conv3d() with a kernel of the caller's choice, for measurements. */
+OsrResult osr_conv3d_with(OsrOpsContext *ctx, const OsrConv3d *p, const OsrConvKernel *kernel);
 
-#ifdef __CUDACC__
+/* --- device code --- */
 
 /* Where a row of a tile begins to read; `frame` is negative for rows after the last. */
 struct OsrConvRow {
@@ -205,8 +197,7 @@ template <typename T, int ROWS, int STRIDE, bool VIA_L1> struct OsrConvGather {
   int w0[ROWS];
   int dt, dh, dw, block, ci;
 
-  __device__ void
-  find_rows(const OsrConvArgs &a)
+  __device__ void find_rows(const OsrConvArgs &a)
   {
 #pragma unroll
     for (int i = 0; i < ROWS; i++) {
@@ -221,8 +212,7 @@ template <typename T, int ROWS, int STRIDE, bool VIA_L1> struct OsrConvGather {
   }
 
   /* ci may pass the end of a block; the end of K is dt == taps, zeros from there on. */
-  __device__ void
-  carry(const OsrConvArgs &a)
+  __device__ void carry(const OsrConvArgs &a)
   {
     bool moved = false;
 
@@ -245,8 +235,7 @@ template <typename T, int ROWS, int STRIDE, bool VIA_L1> struct OsrConvGather {
   }
 
   /* `rows` of the tile must be in shared memory and stay until the last advance(). */
-  __device__ void
-  begin(const OsrConvArgs &a, const OsrConvRow *rows, int first, int chunk)
+  __device__ void begin(const OsrConvArgs &a, const OsrConvRow *rows, int first, int chunk)
   {
     table = rows + first;
     place = (uint32_t) (first * OSR_CONV_ROW + ((chunk ^ (first & 7)) << 4));
@@ -257,110 +246,69 @@ template <typename T, int ROWS, int STRIDE, bool VIA_L1> struct OsrConvGather {
   }
 
   /* Copies the chunks of the current step to the tile at `to`. */
-  __device__ void
-  copy(const OsrConvArgs &a, uint32_t to) const
+  __device__ void copy(const OsrConvArgs &a, uint32_t to) const
   {
-    const char *x = (const char *) a.x + (int64_t) (block * a.c_block + ci) * (int) sizeof(T);
-    const int voxel_size = a.c * (int) sizeof(T);
+    const char *x = (const char *) a.x + (uint32_t) (block * a.c_block + ci) * sizeof(T);
+    const uint32_t voxel_size = (uint32_t) a.c * (uint32_t) sizeof(T);
+    const int last = a.w_axis.size - 1, shift = a.w_axis.shift;
 
 #pragma unroll
     for (int i = 0; i < ROWS; i++) {
-      const int w = conv_sample(a.w_axis, w0[i] + dw, a.replicate);
-      const int voxel = w < 0 ? -1 : base[i] + w;
+      const int w = w0[i] + dw, inside = min(max(w, 0), last);
+      const int voxel = base[i] + (inside >> shift);
+      const bool zeros = voxel < 0 || !(a.replicate || inside == w);
 
+      /* A product of 32 and 32 bits: one instruction, unlike one of 64. */
       conv_copy_async<VIA_L1>(to + place + (uint32_t) (i * STRIDE * OSR_CONV_ROW),
-                              x + (int64_t) max(voxel, 0) * voxel_size, voxel < 0);
+                              x + (uint64_t) (uint32_t) max(voxel, 0) * voxel_size, zeros);
     }
   }
 
-  __device__ void
-  advance(const OsrConvArgs &a)
+  __device__ void advance(const OsrConvArgs &a)
   {
     ci += STEP;
     carry(a);
   }
 };
 
-static __device__ inline float4
-conv_read4(const float *p)
-{
-  return *(const float4 *) p;
-}
-
-static __device__ inline float4
-conv_read4(const __nv_bfloat16 *p)
-{
-  const uint2 v = *(const uint2 *) p;
-
-  return make_float4(__uint_as_float(v.x << 16), __uint_as_float(v.x & 0xffff0000u),
-                     __uint_as_float(v.y << 16), __uint_as_float(v.y & 0xffff0000u));
-}
-
-static __device__ inline void
-conv_write4(float *p, float4 v)
-{
-  *(float4 *) p = v;
-}
-
-static __device__ inline void
-conv_write4(__nv_bfloat16 *p, float4 v)
-{
-  const __nv_bfloat162 low = __floats2bfloat162_rn(v.x, v.y);
-  const __nv_bfloat162 high = __floats2bfloat162_rn(v.z, v.w);
-
-  *(uint2 *) p = make_uint2(*(const uint32_t *) &low, *(const uint32_t *) &high);
-}
-
-static __device__ inline float
-conv_read(const float *p)
-{
-  return *p;
-}
-
-static __device__ inline float
-conv_read(const __nv_bfloat16 *p)
-{
-  return __bfloat162float(*p);
-}
-
-static __device__ inline void
-conv_write(float *p, float v)
-{
-  *p = v;
-}
-
-static __device__ inline void
-conv_write(__nv_bfloat16 *p, float v)
-{
-  *p = __float2bfloat16_rn(v);
-}
-
 /* Four neighbouring channels where not all four may exist or be aligned. */
 template <typename T>
 static __device__ inline void
-conv_finish_some(const OsrConvArgs &a, int64_t at, int col, float4 v)
+conv_finish_some(const OsrConvArgs &a, int64_t at, int col, const float (&v)[4])
 {
-  const float sum[4] = { v.x, v.y, v.z, v.w };
-
 #pragma unroll
-  for (int i = 0; i < 4; i++) {
-    float s = sum[i];
+  for (int i = 0; i < 4; i++)
+    if (col + i < a.c_out) {
+      const float add = a.residual ? osr_float(((const T *) a.residual)[at + col + i]) : 0;
 
-    if (col + i >= a.c_out)
-      return;
-    if (a.bias)
-      s += conv_read((const T *) a.bias + col + i);
-    if (a.residual)
-      s += conv_read((const T *) a.residual + at + col + i);
-    conv_write((T *) a.y + at + col + i, s);
-  }
+      ((T *) a.y)[at + col + i] = osr_round<T>(v[i] + add);
+    }
 }
 
 /* A product of a warp is 16 rows by 8 NB columns: acc[j][0..1] are this lane's row lane / 4,
- * columns 8 j + 2 (lane % 4) and the next; acc[j][2..3] the same 8 rows below. Two columns of
- * bf16 are 4 bytes, and those of four lanes half a sector of the L2. So neighbouring lanes swap
- * halves of two blocks of 8 columns: each then holds four columns in a row, in acc[j][0..1] and
- * acc[j + 1][0..1] for even j (and in [2..3]), and four lanes hold whole sectors. */
+ * columns 8 j + 2 (lane % 4) and the next; acc[j][2..3] the same 8 rows below. It starts as the
+ * bias: at the end each read would have to wait, there it could not pass writes of y. `col` is
+ * the first column. */
+template <int NB>
+static __device__ inline void
+conv_begin(const OsrConvArgs &a, int col, float (&acc)[NB][4])
+{
+  const float *bias = a.bias + col + threadIdx.x % 4 * 2;
+
+#pragma unroll
+  for (int j = 0; j < NB; j++) {
+    float v[2];
+
+    osr_load_floats(bias + 8 * j, v);
+    acc[j][0] = acc[j][2] = v[0];
+    acc[j][1] = acc[j][3] = v[1];
+  }
+}
+
+/* Two columns of bf16 are 4 bytes, and those of four lanes half a sector of the L2. So
+ * neighbouring lanes swap halves of two blocks of 8 columns: each then holds four columns in a
+ * row, in acc[j][0..1] and acc[j + 1][0..1] for even j (and in [2..3]), and four lanes hold
+ * whole sectors. */
 template <int NB>
 static __device__ inline void
 conv_swap(float (&acc)[NB][4])
@@ -378,15 +326,15 @@ conv_swap(float (&acc)[NB][4])
     }
 }
 
-/* Adds bias and residual to a swapped product and writes it; `m` and `col` are its first row
- * and channel. Residuals are read four at a time: they may be y itself, which forbids the
- * compiler to move reads up over writes. */
-template <typename T, int NB>
+/* Adds the residual to a swapped product and writes it; `m` and `col` are its first row
+ * and channel. Residuals are read GROUP at a time: they may be y itself, which forbids the
+ * compiler to move reads up over writes, and one by one each would be waited for. */
+template <typename T, int NB, bool ANY_ROW>
 static __device__ inline void
 conv_finish(const OsrConvArgs &a, const OsrConvPhase &f, uint32_t m, int col,
             const float (&acc)[NB][4])
 {
-  constexpr int PAIRS = NB / 2, GROUP = PAIRS < 4 ? PAIRS : 4;
+  constexpr int PAIRS = NB / 2, GROUP = PAIRS < 8 ? PAIRS : 8;
   const int lane = (int) threadIdx.x % 32;
 
   col += lane % 2 * 8 + lane % 4 / 2 * 4;
@@ -400,42 +348,33 @@ conv_finish(const OsrConvArgs &a, const OsrConvPhase &f, uint32_t m, int col,
     at = conv_out_voxel(a, f, row) * a.c_out;
 #pragma unroll
     for (int g = 0; g < PAIRS; g += GROUP) {
-      float4 v[GROUP], add[GROUP];
+      OsrPack<T, 4> residual[GROUP];
 
-#pragma unroll
-      for (int i = 0; i < GROUP; i++) {
-        const float *v01 = &acc[2 * (g + i)][2 * half], *v23 = &acc[2 * (g + i) + 1][2 * half];
-
-        v[i] = make_float4(v01[0], v01[1], v23[0], v23[1]);
-        add[i] = make_float4(0, 0, 0, 0);
-      }
-      if (!a.vector) {
-#pragma unroll
-        for (int i = 0; i < GROUP; i++)
-          conv_finish_some<T>(a, at, col + 16 * (g + i), v[i]);
-        continue;
-      }
-      if (a.residual) {
+      if (a.residual && (a.vector || !ANY_ROW)) {
 #pragma unroll
         for (int i = 0; i < GROUP; i++)
           if (col + 16 * (g + i) < a.c_out)
-            add[i] = conv_read4((const T *) a.residual + at + col + 16 * (g + i));
+            residual[i] = osr_load<4>((const T *) a.residual + at + col + 16 * (g + i));
       }
 #pragma unroll
-      for (int i = 0; i < GROUP; i++)
-        if (col + 16 * (g + i) < a.c_out) {
-          float4 b = make_float4(0, 0, 0, 0);
+      for (int i = 0; i < GROUP; i++) {
+        const int j = 2 * (g + i), k = 2 * half;
+        float v[4] = { acc[j][k], acc[j][k + 1], acc[j + 1][k], acc[j + 1][k + 1] }, add[4];
 
-          if (a.bias)
-            b = conv_read4((const T *) a.bias + col + 16 * (g + i));
-          conv_write4((T *) a.y + at + col + 16 * (g + i),
-                      make_float4(v[i].x + b.x + add[i].x, v[i].y + b.y + add[i].y,
-                                  v[i].z + b.z + add[i].z, v[i].w + b.w + add[i].w));
+        if (ANY_ROW && !a.vector) {
+          conv_finish_some<T>(a, at, col + 8 * j, v);
+        } else if (col + 8 * j < a.c_out) {
+          if (a.residual) {
+            osr_unpack(residual[i], add);
+#pragma unroll
+            for (int e = 0; e < 4; e++)
+              v[e] += add[e];
+          }
+          osr_store((T *) a.y + at + col + 8 * j, v);
         }
+      }
     }
   }
 }
-
-#endif /* __CUDACC__ */
 
 #endif /* OSR_CUDA_CONV_CUH */

@@ -137,7 +137,7 @@ typedef struct OsrCudaGemm {
   const void *x;
   int64_t x_ld, x_batch;
   const void *w;
-  int64_t w_batch; /* 0: one matrix for all */
+  int64_t w_batch;  /* 0: one matrix for all */
   const void *bias; /* [n] 16-byte aligned, or NULL */
   int64_t bias_batch;
   const float *alpha; /* [n], a factor a column of y, or NULL (= 1) */
@@ -153,6 +153,8 @@ OsrResult osr_cuda_gemm_open(OsrOpsContext *ctx);
 void osr_cuda_gemm_close(OsrOpsContext *ctx);
 /* OSR_ERR_UNSUPPORTED, without a message and without work done, where cuBLASLt has no kernel. */
 OsrResult osr_cuda_gemm(OsrOpsContext *ctx, const OsrCudaGemm *g);
+/* Whether osr_cuda_gemm() is already known to say that; pointers are not followed. */
+bool osr_cuda_gemm_refused(OsrOpsContext *ctx, const OsrCudaGemm *g);
 
 /* --- the ops --- */
 

@@ -74,21 +74,27 @@ osr_round<__half>(float v)
   return __float2half_rn(v);
 }
 
-/* N elements as they lie in memory, so that loads can be issued before anything is unpacked.
- * The pointer is a multiple of 16 bytes or of the pack's size, whichever is less. */
+/* N elements as they lie in memory, so that loads can be issued before anything is unpacked,
+ * and held in words: 16-bit values on their own would take a register each. A pointer to them
+ * is a multiple of 16 bytes or of the pack's size, whichever is less. */
+template <int BYTES> struct OsrPart {
+  using Type = uint4;
+};
+template <> struct OsrPart<8> {
+  using Type = uint2;
+};
+template <> struct OsrPart<4> {
+  using Type = uint32_t;
+};
+template <> struct OsrPart<2> {
+  using Type = uint16_t;
+};
+
 template <typename T, int N> struct OsrPack {
   static constexpr int BYTES = N * (int) sizeof(T);
-  static constexpr int ALIGN = BYTES < 16 ? BYTES : 16;
-  struct __align__(ALIGN) Part {
-    T v[ALIGN / (int) sizeof(T)];
-  };
-  Part part[BYTES / ALIGN];
-
-  __device__ __forceinline__ T &
-  operator[](int i)
-  {
-    return part[i / (ALIGN / (int) sizeof(T))].v[i % (ALIGN / (int) sizeof(T))];
-  }
+  static constexpr int PARTS = BYTES > 16 ? BYTES / 16 : 1;
+  using Part = typename OsrPart<BYTES / PARTS>::Type;
+  Part part[PARTS];
 };
 
 template <int N, typename T>
@@ -99,33 +105,139 @@ osr_load(const T *p)
   Pack pack;
 
 #pragma unroll
-  for (int i = 0; i < Pack::BYTES / Pack::ALIGN; i++)
+  for (int i = 0; i < Pack::PARTS; i++)
     pack.part[i] = ((const typename Pack::Part *) p)[i];
   return pack;
 }
 
-template <typename T, int N>
-OSR_DEVICE void
-osr_unpack(OsrPack<T, N> pack, float (&v)[N])
+OSR_DEVICE uint32_t
+osr_word(const uint4 &part, int i)
 {
-#pragma unroll
-  for (int i = 0; i < N; i++)
-    v[i] = osr_float(pack[i]);
+  return i == 0 ? part.x : i == 1 ? part.y : i == 2 ? part.z : part.w;
+}
+
+OSR_DEVICE uint32_t
+osr_word(const uint2 &part, int i)
+{
+  return i == 0 ? part.x : part.y;
+}
+
+OSR_DEVICE uint32_t
+osr_word(const uint32_t &part, int)
+{
+  return part;
+}
+
+OSR_DEVICE uint32_t
+osr_word(const uint16_t &part, int)
+{
+  return part;
+}
+
+/* Element `i` of the elements in a word. */
+template <typename T> OSR_DEVICE float osr_extract(uint32_t word, int i);
+
+template <>
+__device__ __forceinline__ float
+osr_extract<float>(uint32_t word, int)
+{
+  return __uint_as_float(word);
+}
+
+template <>
+__device__ __forceinline__ float
+osr_extract<__nv_bfloat16>(uint32_t word, int i)
+{
+  return __uint_as_float(i == 0 ? word << 16 : word & 0xFFFF0000u);
+}
+
+template <>
+__device__ __forceinline__ float
+osr_extract<__half>(uint32_t word, int i)
+{
+  return __half2float(__ushort_as_half((unsigned short) (i == 0 ? word : word >> 16)));
 }
 
 template <typename T, int N>
 OSR_DEVICE void
-osr_store(T *p, const float (&v)[N])
+osr_unpack(const OsrPack<T, N> &pack, float (&v)[N])
 {
-  using Pack = OsrPack<T, N>;
-  Pack pack;
+  constexpr int PER_WORD = 4 / (int) sizeof(T), PER_PART = N / OsrPack<T, N>::PARTS;
 
 #pragma unroll
   for (int i = 0; i < N; i++)
-    pack[i] = osr_round<T>(v[i]);
+    v[i] = osr_extract<T>(osr_word(pack.part[i / PER_PART], i % PER_PART / PER_WORD), i % PER_WORD);
+}
+
+/* Two floats rounded into a word of 16-bit elements, or one into a word of its own. */
+template <typename T> OSR_DEVICE uint32_t osr_join(float low, float high);
+
+template <>
+__device__ __forceinline__ uint32_t
+osr_join<float>(float low, float)
+{
+  return __float_as_uint(low);
+}
+
+template <>
+__device__ __forceinline__ uint32_t
+osr_join<__nv_bfloat16>(float low, float high)
+{
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+
+  return (uint32_t) __bfloat16_as_ushort(pair.x) | (uint32_t) __bfloat16_as_ushort(pair.y) << 16;
+}
+
+template <>
+__device__ __forceinline__ uint32_t
+osr_join<__half>(float low, float high)
+{
+  const __half2 pair = __floats2half2_rn(low, high);
+
+  return (uint32_t) __half_as_ushort(pair.x) | (uint32_t) __half_as_ushort(pair.y) << 16;
+}
+
+/* Stores that stay in one piece: of a plain assignment that follows a branch the compiler
+ * may make one store a word. */
+OSR_DEVICE void
+osr_store_words(void *p, uint32_t a, uint32_t b)
+{
+  asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(p)), "r"(a), "r"(b)
+               : "memory");
+}
+
+OSR_DEVICE void
+osr_store_words(void *p, uint32_t a, uint32_t b, uint32_t c, uint32_t d)
+{
+  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(p)),
+               "r"(a), "r"(b), "r"(c), "r"(d)
+               : "memory");
+}
+
+/* To global memory. */
+template <typename T, int N>
+OSR_DEVICE void
+osr_store(T *p, const float (&v)[N])
+{
+  constexpr int PER_WORD = 4 / (int) sizeof(T), WORDS = N / PER_WORD;
+
+  if constexpr (WORDS == 0) {
+    p[0] = osr_round<T>(v[0]);
+  } else {
+    uint32_t words[WORDS];
+
 #pragma unroll
-  for (int i = 0; i < Pack::BYTES / Pack::ALIGN; i++)
-    ((typename Pack::Part *) p)[i] = pack.part[i];
+    for (int i = 0; i < WORDS; i++)
+      words[i] = osr_join<T>(v[i * PER_WORD], v[i * PER_WORD + PER_WORD - 1]);
+    if constexpr (WORDS == 1)
+      *(uint32_t *) p = words[0];
+    else if constexpr (WORDS == 2)
+      osr_store_words(p, words[0], words[1]);
+    else
+#pragma unroll
+      for (int i = 0; i < WORDS; i += 4)
+        osr_store_words((uint32_t *) p + i, words[i], words[i + 1], words[i + 2], words[i + 3]);
+  }
 }
 
 template <int N, typename T>
@@ -239,19 +351,21 @@ osr_ceil_div(int64_t a, int64_t b)
 }
 
 /* For `rows` rows of `items` items, U of them a thread; false when that is more than a grid
- * holds. Narrow rows share a warp, wide ones share the block rows of grid.y. */
+ * holds. Narrow rows share a warp, wide ones are cut along grid.y. A single row has no threads
+ * beside its own, so kernels of one row need not ask for theirs. */
 static inline bool
 osr_row_grid(int64_t rows, int64_t items, int u, OsrRowGrid *g)
 {
   const int64_t threads = osr_ceil_div(items, u);
-  int64_t across = 1, blocks;
+  int64_t across = 1, down, blocks;
 
   while (across < threads && across < 32)
     across *= 2;
   if (threads > 32)
     across = threads >= 256 ? 256 : osr_ceil_div(threads, 32) * 32;
-  g->block = dim3((unsigned) across, (unsigned) (256 / across));
-  blocks = osr_ceil_div(rows, 256 / across);
+  down = 256 / across < rows ? 256 / across : rows;
+  g->block = dim3((unsigned) across, (unsigned) down);
+  blocks = osr_ceil_div(rows, down);
   if (blocks > INT32_MAX)
     return false;
   g->grid = dim3((unsigned) blocks, (unsigned) (osr_ceil_div(items, across * u) < 65535

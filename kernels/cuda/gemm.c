@@ -149,8 +149,7 @@ static bool
 describe_op(GemmPlan *plan, const void *bias)
 {
   const GemmKey *key = &plan->key;
-  const cublasComputeType_t compute =
-      key->tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
+  const cublasComputeType_t compute = key->tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
   const cublasOperation_t transpose = CUBLAS_OP_T;
   const int32_t vector = CUBLASLT_POINTER_MODE_ALPHA_DEVICE_VECTOR_BETA_HOST;
   const uint32_t epilogue = key->gelu && key->bias ? CUBLASLT_EPILOGUE_GELU_BIAS
@@ -230,7 +229,7 @@ ask_heuristic(const OsrCuda *cuda, GemmPlan *plan, cublasLtMatmulHeuristicResult
 }
 
 static cublasStatus_t
-enqueue(const OsrCuda *cuda, const GemmPlan *plan, const OsrCudaGemm *g, void *y)
+enqueue(const OsrCuda *cuda, GemmPlan *plan, const OsrCudaGemm *g, void *y)
 {
   const float one = 1.0f, zero = 0.0f;
 
@@ -320,7 +319,7 @@ recall(const OsrCuda *cuda, GemmPlan *plan)
 
 /* Milliseconds of one call, negative when it cannot be run. */
 static float
-time_algo(const OsrCuda *cuda, const GemmPlan *plan, const OsrCudaGemm *g, void *y,
+time_algo(const OsrCuda *cuda, GemmPlan *plan, const OsrCudaGemm *g, void *y,
           const cudaEvent_t events[2])
 {
   float ms = -1.0f;
@@ -351,8 +350,7 @@ tune(OsrOpsContext *ctx, GemmPlan *plan, const OsrCudaGemm *g,
   char *y = osr_cuda_mem_alloc(ctx, size);
   float best = -1.0f;
 
-  if (y && cudaEventCreate(&events[0]) == cudaSuccess &&
-      cudaEventCreate(&events[1]) == cudaSuccess)
+  if (y && cudaEventCreate(&events[0]) == cudaSuccess && cudaEventCreate(&events[1]) == cudaSuccess)
     for (int i = 0; i < n; i++) {
       float ms;
 
@@ -420,6 +418,22 @@ merge_batch(OsrCudaGemm *g)
   g->batch = 1;
 }
 
+bool
+osr_cuda_gemm_refused(OsrOpsContext *ctx, const OsrCudaGemm *gemm)
+{
+  OsrCuda *cuda = osr_cuda(ctx);
+  OsrCudaGemm g = *gemm;
+  const GemmPlan *plan;
+  GemmKey key;
+
+  merge_batch(&g);
+  key = make_key(cuda, &g);
+  if (cuda->gemms->size == 0)
+    return false;
+  plan = find(cuda->gemms->plans, cuda->gemms->size, &key);
+  return plan->used && !plan->supported;
+}
+
 OsrResult
 osr_cuda_gemm(OsrOpsContext *ctx, const OsrCudaGemm *gemm)
 {
@@ -457,8 +471,7 @@ osr_cuda_gemm(OsrOpsContext *ctx, const OsrCudaGemm *gemm)
   OSR_TRY(osr_cuda_launched(ctx, "linear: batch %lld, m %lld, n %d, k %d", (long long) g.batch,
                             (long long) g.m, g.n, g.k));
   return osr_fail(ctx, OSR_ERR_DEVICE, "linear: batch %lld, m %lld, n %d, k %d: cuBLASLt: %s",
-                  (long long) g.batch, (long long) g.m, g.n, g.k,
-                  cublasLtGetStatusString(status));
+                  (long long) g.batch, (long long) g.m, g.n, g.k, cublasLtGetStatusString(status));
 }
 
 /* --- the context --- */

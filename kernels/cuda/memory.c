@@ -25,8 +25,7 @@ osr_cuda_memory_open(OsrOpsContext *ctx)
       ctx, cudaMemPoolSetAttribute(cuda->pool, cudaMemPoolAttrReleaseThreshold, &keep),
       "cuda: memory pool"));
   for (int i = 0; i < OSR_CUDA_SLOTS; i++)
-    OSR_TRY(osr_cuda_check(ctx,
-                           cudaEventCreateWithFlags(&cuda->staged[i], cudaEventDisableTiming),
+    OSR_TRY(osr_cuda_check(ctx, cudaEventCreateWithFlags(&cuda->staged[i], cudaEventDisableTiming),
                            "cuda: event"));
   return OSR_OK;
 }
@@ -108,8 +107,7 @@ osr_cuda_mem_free(OsrOpsContext *ctx, void *ptr, size_t size)
   (void) size;
   if (!ptr)
     return;
-  if (cudaSetDevice(cuda->device) != cudaSuccess ||
-      cudaFreeAsync(ptr, cuda->stream) != cudaSuccess)
+  if (cudaSetDevice(cuda->device) != cudaSuccess || cudaFreeAsync(ptr, cuda->stream) != cudaSuccess)
     cudaGetLastError(); /* a lost device: the memory is gone with it */
 }
 

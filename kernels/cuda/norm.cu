@@ -74,8 +74,7 @@ finish(const NormArgs<T> &a, const NormRow<T> &row, int c, float (&v)[N])
 
 /* WARPS warps a row, PARTS times 16 bytes a thread. */
 template <typename T, bool RMS, int WARPS, int PARTS>
-__global__ void
-__launch_bounds__(128) norm_rows(NormArgs<T> a)
+static __global__ void __launch_bounds__(128) norm_rows(NormArgs<T> a)
 {
   constexpr int V = osr_width<T>, THREADS = 32 * WARPS;
   __shared__ float shared[2][WARPS];
@@ -135,8 +134,7 @@ __launch_bounds__(128) norm_rows(NormArgs<T> a)
 /* Rows of any length and alignment: x is read three times, mostly out of the caches. A thread
  * overwrites what only it reads, after the last sum, so x may be y. */
 template <typename T, bool RMS>
-__global__ void
-__launch_bounds__(256) norm_any(NormArgs<T> a)
+static __global__ void __launch_bounds__(256) norm_any(NormArgs<T> a)
 {
   __shared__ float shared[2][8];
   const NormRow<T> at = find_row(a, blockIdx.x);
@@ -246,21 +244,10 @@ osr_cuda_rms_norm(OsrOpsContext *ctx, const OsrRmsNorm *p)
     return osr_too_large(ctx, "rms_norm");
 
   OSR_CUDA_TYPED(p->dtype, {
-    const NormArgs<T> a = { (uint32_t) p->m,
-                            (uint32_t) p->m,
-                            p->n,
-                            p->eps,
-                            (const T *) p->x,
-                            p->x_ld,
-                            0,
-                            (const T *) p->weight,
-                            nullptr,
-                            nullptr,
-                            nullptr,
-                            0,
-                            (T *) p->y,
-                            p->y_ld,
-                            0 };
+    const NormArgs<T> a = { (uint32_t) p->m,  (uint32_t) p->m, p->n,    p->eps,
+                            (const T *) p->x, p->x_ld,         0,       (const T *) p->weight,
+                            nullptr,          nullptr,         nullptr, 0,
+                            (T *) p->y,       p->y_ld,         0 };
 
     launch<T, true>(a, 1, osr_cuda(ctx)->stream);
   });

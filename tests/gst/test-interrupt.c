@@ -127,6 +127,17 @@ GST_START_TEST(test_flush_branch)
   latent = gst_harness_pull(h);
   fail_unless(latent != NULL);
   assert_equals_uint64(clip_meta(latent)->seed, 44);
+  assert_equals_int(clip_meta(latent)->condition, OSR_CONDITION_I2V_HEAD);
+  gst_buffer_unref(latent);
+
+  /* What it had said is forgotten. */
+  g_object_set(h->element, "steps", 1u, NULL);
+  push_segment(ref);
+  gst_harness_push_event(ref, gst_event_new_eos());
+  gst_harness_push(h, gst_buffer_ref(g_ptr_array_index(texts, 2)));
+  latent = gst_harness_pull(h);
+  fail_unless(latent != NULL);
+  assert_equals_int(clip_meta(latent)->condition, OSR_CONDITION_T2V);
   gst_buffer_unref(latent);
   gst_harness_teardown(ref);
   harness_free(h, bus);

@@ -206,6 +206,30 @@ GST_START_TEST(test_stream)
 }
 GST_END_TEST
 
+/* The clip waits for its reference, even in a live pipeline, which a harness is. */
+GST_START_TEST(test_wait)
+{
+  g_autoptr(GstCaps) caps = NULL;
+  g_autoptr(GPtrArray) refs = make_references(1, SIZE, 1, &caps);
+  g_autoptr(GPtrArray) none = g_ptr_array_new();
+  Fixture f = fixture_new(1, "");
+  GstHarness *ref = add_references(&f, "reference_0", none, caps);
+  GstBuffer *clip;
+
+  gst_harness_use_systemclock(f.h);
+  push_text(&f, 0);
+  g_usleep(100 * G_TIME_SPAN_MILLISECOND);
+  fail_if(gst_bus_have_pending(f.bus) && gst_bus_pop_filtered(f.bus, GST_MESSAGE_PROGRESS));
+  gst_harness_push(ref, gst_buffer_ref(g_ptr_array_index(refs, 0)));
+  clip = gst_harness_pull(f.h);
+  fail_unless(clip != NULL);
+  assert_equals_int(clip_meta(clip)->condition, OSR_CONDITION_I2V_HEAD);
+  gst_buffer_unref(clip);
+  gst_harness_teardown(ref);
+  fixture_free(&f);
+}
+GST_END_TEST
+
 /* A clip of nine latent frames goes on. */
 GST_START_TEST(test_video)
 {
@@ -380,6 +404,7 @@ make_suite(void)
   tcase_add_test(tc, test_forced);
   tcase_add_test(tc, test_loop);
   tcase_add_test(tc, test_stream);
+  tcase_add_test(tc, test_wait);
   tcase_add_test(tc, test_video);
   tcase_add_test(tc, test_too_many);
   tcase_add_test(tc, test_size);

@@ -193,9 +193,8 @@ GST_START_TEST(test_nothing)
   gst_harness_push_event(h, gst_event_new_eos());
   assert_equals_int(gst_harness_buffers_received(h), 0);
   harness_free(h, bus);
-  g_autoptr(Run) r =
-      run_ok(0, "fakesrc num-buffers=2 sizetype=empty ! capsfilter caps=" TEXT_CAPS
-                " ! opensoratextenc ! opensoradenoise ! opensoravaedec ! appsink name=out");
+  run_free(run_ok(0, "fakesrc num-buffers=2 sizetype=empty ! capsfilter caps=" TEXT_CAPS
+                     " ! opensoratextenc ! opensoradenoise ! opensoravaedec ! appsink name=out"));
 }
 GST_END_TEST
 
