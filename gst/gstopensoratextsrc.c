@@ -43,7 +43,7 @@ struct _GstOpenSoraTextSrc {
   char *prompt, *location, *reference;
 
   GCancellable *cancellable;
-  gint ended; /* atomic; the application sent EOS */
+  gint ended;         /* atomic; the application sent EOS */
   GPtrArray *prompts; /* OsrPrompt, from start() to stop(); object lock */
   guint next_prompt, next_sample, next_clip;
   gint fps_n, fps_d;

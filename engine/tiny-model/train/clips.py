@@ -6,6 +6,7 @@ encodes.  First and last frames are encoded a second time, alone, because that i
 reference picture is encoded (a norm over one frame differs from one over all).
 """
 import multiprocessing
+import os
 import random
 import time
 
@@ -25,13 +26,13 @@ SHAPES = {"clip": (128, 128, 33), "wide": (160, 96, 33), "tall": (96, 160, 33),
           "half": (128, 128, 17)}
 TINY_SHAPES = {"clip": (32, 32, 9), "wide": (32, 16, 9), "tall": (16, 32, 9), "half": (32, 32, 5)}
 CHUNK = 256                         # clips a job
-CAPTIONS = 6                        # captions a clip
+CAPTIONS = 4                        # captions a clip
 
 _tokenizers = None                  # of a worker process
 
 
 def chunk(job):
-    """-> table of scenes, T5 ids, CLIP ids [CHUNK, CAPTIONS, length]"""
+    """-> table of scenes, T5 ids, CLIP ids [CHUNK, CAPTIONS, length]; clips of one object first"""
     folder, seed, name, index, (w, h, frames), count = job
     global _tokenizers
     if _tokenizers is None:
@@ -41,14 +42,16 @@ def chunk(job):
     if frames < 33:                 # a part may end before it bounces
         keep = np.flatnonzero(~(table["motion"][:, 0] == scene.BOUNCE))
         table = scene.take(table, np.resize(keep, count))
+    table = scene.take(table, np.argsort(table["count"], kind="stable"))
     rng = random.Random(f"{seed} {name} {index}")
     a = np.zeros((count, CAPTIONS, vocab.T5_LENGTH), np.int16)
     b = np.zeros((count, CAPTIONS, vocab.CLIP_LENGTH), np.int16)
     for i in range(count):
         clip = captions.describe(table, i)
         for k in range(CAPTIONS):
-            text = captions.decorated(captions.caption(clip, rng), clip["score"], rng)
-            a[i, k], b[i, k] = _tokenizers(text)
+            said = {}
+            text = captions.caption(clip, rng, said)
+            a[i, k], b[i, k] = _tokenizers(captions.decorated(text, clip["score"], rng, said=said))
     return {k: table[k] for k in scene.DRAWN}, a, b
 
 
@@ -98,6 +101,53 @@ def encoder(vae, device, log):
     return lambda x: fast.encode_moments(x)[0]
 
 
+class Recorder:
+    """Draws and encodes clips of one shape; batches of the full size run as a recorded graph."""
+
+    def __init__(self, encode, shape, batch, device, log):
+        self.encode, self.shape, self.batch, self.log = encode, shape, batch, log
+        self.graphs = {} if device.type == "cuda" else None
+
+    def _latents(self, t, objects):
+        w, h, frames = self.shape
+        x, _ = render.draw(t, w, h, near=None, frames=frames, objects=objects)
+        x = ((x + 1) * 127.5).round() / 127.5 - 1
+        ends = self.encode(torch.cat([x[:, :, :1], x[:, :, -1:]]))
+        first, last = ends.chunk(2)
+        return [sampler.pack(v).bfloat16() for v in (self.encode(x), first, last)]
+
+    def _record(self, t, objects):
+        still = {k: v.clone() for k, v in t.items()}
+        for _ in range(2):                      # chooses kernels
+            truth = self._latents(still, objects)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=torch.cuda.current_stream(),
+                              capture_error_mode="thread_local"):
+            out = self._latents(still, objects)
+        graph.replay()
+        if not all((a - b).float().norm() < 0.03 * b.float().norm() for a, b in zip(out, truth)):
+            raise ValueError("the recorded encoder computes something else")
+        self.graphs[objects] = graph, still, out
+
+    def __call__(self, t, objects):
+        if self.graphs is None or len(t["kind"]) != self.batch:
+            return self._latents(t, objects)
+        if objects not in self.graphs:
+            try:
+                self._record(t, objects)
+            except Exception as e:
+                self.log(f"encoding unrecorded: {type(e).__name__}: {str(e)[:300]}")
+                torch.cuda.synchronize()
+                self.graphs = None
+                return self._latents(t, objects)
+        graph, still, out = self.graphs[objects]
+        for k, v in still.items():
+            v.copy_(t[k])
+        graph.replay()
+        return [v.clone() for v in out]
+
+
 class Pool:
     """Encoded clips on the device, by shape."""
 
@@ -109,17 +159,14 @@ class Pool:
         """Shapes in the order of `counts`, the last one until the time is over"""
         begin = time.time()
         for name in counts:
-            w, h, frames = shapes[name]
             parts, n, t = [], 0, time.time()
+            record = Recorder(encode, shapes[name], batch, device, log)
             for table, a, b in workers.results[name]:
                 d = render.to_device(table, device)
                 rows = []
                 for i in range(0, len(a), batch):
-                    x, _ = render.draw({k: v[i:i + batch] for k, v in d.items()}, w, h,
-                                       first=0, frames=frames)
-                    x = ((x + 1) * 127.5).round() / 127.5 - 1
-                    z = [encode(v) for v in (x, x[:, :, :1].contiguous(), x[:, :, -1:].contiguous())]
-                    rows.append([sampler.pack(v).bfloat16() for v in z])
+                    objects = 1 + int(table["visible"][i:i + batch, 1].any())
+                    rows.append(record({k: v[i:i + batch] for k, v in d.items()}, objects))
                 parts.append([torch.cat(r) for r in zip(*rows)]
                              + [torch.from_numpy(v).to(device) for v in (a, b)])
                 n += len(a)
@@ -127,10 +174,34 @@ class Pool:
                     torch.cuda.synchronize()
                 if time.time() - begin > seconds:
                     break
-            self.data[name] = [torch.cat(v) for v in zip(*parts)]
+            fresh = [torch.cat(v) for v in zip(*parts)]
+            old = self.data.get(name)
+            self.data[name] = fresh if old is None else [torch.cat(v) for v in zip(old, fresh)]
             took = time.time() - t
-            log(f"{n} clips {name} {w}x{h}x{frames} in {took:.1f} s, {1000 * took / n:.2f} ms each")
+            log(f"{n} clips {name} {'x'.join(map(str, shapes[name]))} in {took:.1f} s, "
+                f"{1000 * took / n:.2f} ms each; {len(self.data[name][0])} in all")
         return self
+
+    def load(self, path, device, log):
+        """What an earlier run on the same machine encoded, if there is such a file"""
+        if path and os.path.exists(path):
+            t = time.time()
+            try:
+                self.data = torch.load(path, map_location=device, weights_only=True)
+            except Exception as e:
+                log(f"{path} is of no use: {type(e).__name__}: {str(e)[:200]}")
+            log(f"{len(self.data.get('clip', [()])[0])} clips loaded in {time.time() - t:.1f} s")
+        return self
+
+    def save(self, path, log):
+        if path:
+            t = time.time()
+            try:
+                torch.save(self.data, path + ".part")
+                os.replace(path + ".part", path)
+                log(f"pool saved in {time.time() - t:.1f} s, {os.path.getsize(path) / 2**30:.1f} GiB")
+            except OSError as e:
+                log("pool not saved:", e)
 
     def grid(self, name, shapes):
         if name == "picture":

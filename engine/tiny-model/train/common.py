@@ -74,10 +74,14 @@ class Trainer:
     """
 
     def __init__(self, module, loss, device, log, lr, betas=(0.9, 0.99), decay=0.01,
-                 ema=0.999, clip=1.0, knobs=(), graphs=True, muon=None):
-        """muon: function(name, parameter) -> whether Muon steps it; AdamW steps the rest"""
+                 ema=0.999, clip=1.0, knobs=(), graphs=True, muon=None, slow=None, share=1.0):
+        """muon: function(name, parameter) -> whether Muon steps it; AdamW steps the rest.
+        slow: function(name) -> whether a parameter goes only that `share` of its steps.
+        Parameters that need no gradient stay as they are and are not looked after."""
         self.module, self.loss, self.device, self.log = module, loss, device, log
-        self.named = dict(module.named_parameters())
+        self.named = {n: p for n, p in module.named_parameters() if p.requires_grad}
+        self.slow = [p for n, p in self.named.items() if slow is not None and slow(n)]
+        self.share = share
         self.params = list(self.named.values())
         self.ema = [p.detach().clone() for p in self.params]
         self.peak, self.ema_decay, self.clip = lr, ema, clip
@@ -110,9 +114,13 @@ class Trainer:
         loss, numbers = self.loss(key)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.params, self.clip)
+        before = [p.detach().clone() for p in self.slow]
         self.opt.step()
         if self.muon is not None:
             self.muon.step()
+        if before:
+            with torch.no_grad():
+                torch._foreach_lerp_(self.slow, before, 1 - self.share)
         # Not lerp: its weight would be read back to the host, which ends a recording.
         torch._foreach_mul_(self.ema, 1 - self.keep)
         torch._foreach_add_(self.ema, torch._foreach_mul(self.params, self.keep))

@@ -1,59 +1,118 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Generates clips for prompts of combinations that training never saw, and reads them."""
+"""Reads off clips, for prompts of combinations that training never saw, what they show.
+
+  evaluate.py --write                           writes prompts-heldout.csv
+  evaluate.py --frames PATH                     reads clips that something else generated for it
+  evaluate.py --model DIR                       generates them in PyTorch and reads them
+
+PATH is one file of raw RGB frames with all clips one after the other, or a folder with a clip
+for each row of the table: 000.rgb (raw), 000.npy ([frames, height, width, 3]) or 000/*.png.
+Reading needs numpy alone (and Pillow for PNG and --sheet).
+"""
+import argparse
+import csv
 import os
 import random
+import sys
 import time
 
 import numpy as np
-import torch
 
 import captions
 import classify
-import fastvae
-import render
 import scene
-from export import SAMPLING
-
-from opensora_ref import philox, sampler
 
 SEED = 2025
+SCORE = captions.DEFAULT_SCORE      # the one that is used where nobody sets another
+TABLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "prompts-heldout.csv")
+COLUMNS = ("text", "shape", "colour", "motion", "kind", "c0", "c1")
 
 
 def prompts(count, seed=SEED, width=128, height=128):
     """-> table of scenes, their descriptions, sentences without decoration.
 
     Each held-out combination once before any comes again.  The sentence says all that is
-    counted: wordings without the background are drawn again.
+    counted: wordings without the background, or without its axis, are drawn again.
     """
     rng = np.random.default_rng(seed)
     combos = np.argwhere(scene.HELD_OUT)
     order = np.concatenate([rng.permutation(len(combos)) for _ in range(-(-count // len(combos)))])
     table = scene.sample(rng, count, 33, width, height, combos=combos[order[:count]])
+    table["score"][:] = SCORE
     words, clips, texts = random.Random(seed), [], []
     for i in range(count):
-        clip = captions.describe(table, i)
-        while True:
-            text = captions.caption(clip, words)
-            way = "vertical" if clip["kind"][-1] == "v" else "horizontal"
-            start, end = (" top", " bottom") if clip["kind"][-1] == "v" else (" left", " right")
-            low = text.lower()
-            colours = [any(w in low for w in captions.COLOUR_WORDS[c])
-                       for c in (clip["c0"], clip["c1"], clip["colour"][0])]
-            kind = clip["kind"].split("-")[0]
-            said = kind == "plain" or (kind == "gradient" and (way in low or (start in low and end in low))) \
-                or (kind == "stripes" and (("horizontal" if clip["kind"][-1] == "h" else "vertical") in low))
-            if all(colours) and said and ("background" in low or kind != "plain") \
-                    and ("gradient" in low or "fad" in low or kind != "gradient"):
-                break
+        clip, said = captions.describe(table, i), {}
+        text = captions.caption(clip, words, said)
+        while said["ground"] != "axis" and (clip["kind"] != "plain" or said["ground"] == "nothing"):
+            text = captions.caption(clip, words, said)
         clips.append(clip)
         texts.append(text)
     return table, clips, texts
 
 
-@torch.no_grad()
+# ---- tables of prompts, and clips from elsewhere ----
+
+def write_table(path, count):
+    _, clips, texts = prompts(count)
+    with open(path, "w", encoding="utf-8", newline="") as f:
+        out = csv.DictWriter(f, COLUMNS, lineterminator="\n")
+        out.writeheader()
+        for clip, text in zip(clips, texts):
+            out.writerow(dict(classify.wanted(clip), text=text))
+
+
+def read_table(path):
+    """-> descriptions (as far as classify.wanted() looks), sentences"""
+    with open(path, encoding="utf-8", newline="") as f:
+        rows = list(csv.DictReader(f))
+    clips = [dict(colour=[r["colour"]], shape=[r["shape"]], motion=[r["motion"]], kind=r["kind"],
+                  c0=r["c0"], c1=r["c1"]) for r in rows]
+    return clips, [r["text"] for r in rows]
+
+
+def _raw(path, width, height):
+    x = np.fromfile(path, np.uint8)
+    if not len(x) or len(x) % (width * height * 3):
+        raise SystemExit(f"{path}: {len(x)} bytes are not whole frames of {width}x{height} RGB")
+    return x.reshape(-1, height, width, 3)
+
+
+def _pictures(folder):
+    from PIL import Image
+    names = sorted(n for n in os.listdir(folder) if n.endswith(".png"))
+    return np.stack([np.asarray(Image.open(os.path.join(folder, n)).convert("RGB")) for n in names])
+
+
+def read_frames(path, count, width, height, frames):
+    """-> {row: uint8 [T, H, W, 3]}"""
+    if os.path.isfile(path):
+        x = _raw(path, width, height)
+        if len(x) % frames:
+            raise SystemExit(f"{path}: {len(x)} frames are not whole clips of {frames}")
+        return dict(enumerate(x.reshape(-1, frames, height, width, 3)[:count]))
+    found = {}
+    for row in range(count):
+        at = os.path.join(path, f"{row:03d}")
+        if os.path.exists(at + ".npy"):
+            found[row] = np.load(at + ".npy")
+        elif os.path.exists(at + ".rgb"):
+            found[row] = _raw(at + ".rgb", width, height)
+        elif os.path.isdir(at):
+            found[row] = _pictures(at)
+    if not found:
+        raise SystemExit(f"{path}: no clips in there (000.rgb, 000.npy or 000/*.png)")
+    return found
+
+
+# ---- generation with the reference modules ----
+
 def generate(net, tokenizers, texts, device, grid, steps, guidance=4.0, guidance_img=1.5, osci=True,
              refs=None, seed=42, batch=32):
     """Latents [N, C, T, H, W] by the reference sampler.  refs: latents of first frames"""
+    import torch
+
+    import common       # noqa: F401  (knows where the reference modules are)
+    from opensora_ref import philox, sampler
     empty = tokenizers("")
     t, h, w = grid
     out = []
@@ -67,23 +126,31 @@ def generate(net, tokenizers, texts, device, grid, steps, guidance=4.0, guidance
         kinds = [None] * n if refs is None else [[refs[i + k]] for k in range(n)]
         kind = "t2v" if refs is None else "i2v_head"
         masks, values = sampler.prepare_inference_condition(noise, kind, kinds)
-        z = sampler.denoise(net.mmdit, noise, net.t5(a), net.clip(b)[1], times, guidance, guidance_img,
-                            masks, values, osci, osci, osci and refs is not None)
+        with torch.no_grad():
+            z = sampler.denoise(net.mmdit, noise, net.t5(a), net.clip(b)[1], times, guidance,
+                                guidance_img, masks, values, osci, osci, osci and refs is not None)
         if refs is not None:
             z[:, :, :1] = values[:, :, :1]
         out.append(z)
     return torch.cat(out)
 
 
-@torch.no_grad()
 def decode(vae, z, batch=8):
     """-> uint8 [N, T, H, W, 3]; exact arithmetic, a norm's worth of memory at a time"""
+    import torch
+
+    import fastvae
+    import render
     net = fastvae.Fast(vae, torch.float32)
-    return np.concatenate([render.to_uint8(net.decode(z[i:i + batch])) for i in range(0, len(z), batch)])
+    with torch.no_grad():
+        return np.concatenate([render.to_uint8(net.decode(z[i:i + batch]))
+                               for i in range(0, len(z), batch)])
 
 
 def sheet(path, videos, columns=6):
     from PIL import Image
+
+    import render
     half = -(-len(videos) // 2)
     parts = [render.contact_sheet(v, columns) for v in (videos[:half], videos[half:]) if len(v)]
     tall = max(p.shape[0] for p in parts)
@@ -106,6 +173,12 @@ def wrong(clips, texts, got, results):
 def quick(net, vae, tokenizers, device, out, log, count, steps, shape,
           mapper=lambda f, x: list(map(f, x))):
     """A short version for the end of a training run.  out: folder for a sheet, or None"""
+    import torch
+
+    import fastvae
+    import render
+    from export import SAMPLING
+    from opensora_ref import sampler
     begin = time.time()
     # Exact arithmetic for the numbers that will be quoted.
     places = (torch.backends.cudnn, torch.backends.cuda.matmul)
@@ -149,3 +222,92 @@ def quick(net, vae, tokenizers, device, out, log, count, steps, shape,
         torch.backends.cudnn.benchmark = benchmark
         for p, b in zip(places, before):
             p.allow_tf32 = b
+
+
+def load(folder):
+    """An exported model -> network, autoencoder (with f32 copies of its f16 weights), config"""
+    import json
+
+    import model
+    import train_vae  # noqa: F401  (as below)
+    from opensora_ref import VAE, CLIPTextConfig, MMDiTConfig, T5Config, VAEConfig
+    from safetensors.torch import load_file
+
+    def config(*parts):
+        with open(os.path.join(folder, *parts), encoding="utf-8") as f:
+            return json.load(f)
+
+    def fill(module, *parts):
+        state = load_file(os.path.join(folder, *parts))
+        module.load_state_dict({k: v.float() for k, v in state.items()})
+    whole = config("config.json")
+    net = model.Net(MMDiTConfig.from_dict(whole["mmdit"]), T5Config.from_dict(config("t5", "config.json")),
+                    CLIPTextConfig.from_dict(config("clip", "config.json")))
+    vae = VAE(VAEConfig.from_dict(whole["vae"]))
+    fill(net.mmdit, "mmdit.safetensors")
+    fill(net.t5, "t5", "model.safetensors")
+    fill(net.clip, "clip", "model.safetensors")
+    fill(vae, "vae.safetensors")
+    return net.eval(), vae.eval(), whole
+
+
+def generated(a, texts):
+    import common  # noqa: F401
+    import torch
+
+    import vocab
+    from opensora_ref import sampler
+    net, vae, config = load(a.model)
+    device = common.device_of(a.device)
+    net, vae = net.to(device), vae.to(device)
+    s = config["sampling"]
+    grid = sampler.latent_frames(a.frame_count, 4), a.height // 16, a.width // 16
+    full = [captions.decorate(t, s["fps"], s["motion_score"]) for t in texts]
+    tokenizers, videos = vocab.Tokenizers(a.model), []
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    for i in range(0, len(full), a.batch):
+        z = generate(net, tokenizers, full[i:i + a.batch], device, grid, a.steps or s["num_steps"],
+                     a.guidance or s["guidance"], osci=s["text_osci"], seed=a.noise_seed + i)
+        videos += list(decode(vae, z))
+        print(f"{len(videos)} of {len(full)}", file=sys.stderr, flush=True)
+    return dict(enumerate(videos))
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    what = ap.add_mutually_exclusive_group(required=True)
+    what.add_argument("--write", action="store_true", help="write the table of prompts")
+    what.add_argument("--frames", default="", metavar="PATH")
+    what.add_argument("--model", default="", metavar="DIR")
+    ap.add_argument("--prompts", default=TABLE, help="CSV table of prompts and what they mean")
+    ap.add_argument("--count", type=int, default=100)
+    ap.add_argument("--size", default="128x128")
+    ap.add_argument("--frame-count", type=int, default=33)
+    ap.add_argument("--steps", type=int, default=0, help="(default: the model's)")
+    ap.add_argument("--guidance", type=float, default=0.0, help="(default: the model's)")
+    ap.add_argument("--noise-seed", type=int, default=42)
+    ap.add_argument("--batch", type=int, default=10)
+    ap.add_argument("--device", default="auto")
+    ap.add_argument("--sheet", default="", help="PNG of all clips")
+    a = ap.parse_args()
+    if a.write:
+        write_table(a.prompts, a.count)
+        return
+    a.width, a.height = map(int, a.size.split("x"))
+    clips, texts = read_table(a.prompts)
+    clips, texts = clips[:a.count], texts[:a.count]
+    videos = (generated(a, texts) if a.model else
+              read_frames(a.frames, len(texts), a.width, a.height, a.frame_count))
+    rows = sorted(videos)
+    clips, texts = [clips[r] for r in rows], [texts[r] for r in rows]
+    got, results = read([videos[r] for r in rows], clips, lambda f, x: list(map(f, x)))
+    for row, c, text, g, r in zip(rows, clips, texts, got, results):
+        if not r["all"]:
+            print(f"{row:03d}", text, {k: (x, g[k]) for k, x in classify.wanted(c).items() if x != g[k]})
+    print(len(rows), "clips:", classify.table_text(results))
+    if a.sheet:
+        sheet(a.sheet, np.stack([videos[r] for r in rows]))
+
+
+if __name__ == "__main__":
+    main()

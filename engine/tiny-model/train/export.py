@@ -92,6 +92,9 @@ def run(a):
         net = train_denoiser.finished(a.denoiser, tokenizers, device)
     else:                               # to try an engine before anything is trained
         net = model.new_net(tokenizers, device, a.seed)
+        if a.text:
+            import train_text
+            train_text.load(a.text, net)
         torch.manual_seed(a.seed)
         for p in net.parameters():
             if p.count_nonzero() == 0:

@@ -137,6 +137,10 @@ class Net(nn.Module):
     def init(self, seed):
         torch.manual_seed(seed)
         self.mmdit.init_for_training()
+        # What the text says should be heard from the first step on.
+        for m in (self.mmdit.vector_in, self.mmdit.time_in):
+            for layer in (m.in_layer, m.out_layer):
+                nn.init.normal_(layer.weight, std=layer.in_features ** -0.5)
         init_text(self.t5, self.clip)
         return self
 
@@ -179,6 +183,11 @@ class Net(nn.Module):
 
 def new_net(tokenizers, device, seed=1, tiny=False):
     return Net(*configs(tokenizers, tiny)).init(seed).to(device)
+
+
+def layers(weights, prefix):
+    """How many numbered layers the names of a checkpoint have"""
+    return 1 + max(int(n[len(prefix):].split(".")[0]) for n in weights if n.startswith(prefix))
 
 
 def alpha(tokens, frames):

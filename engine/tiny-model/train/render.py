@@ -47,9 +47,10 @@ def _field(tex, shape, px, py):
     return top * (1 - ay) + bottom * ay
 
 
-def draw(t, width=128, height=128, near=3.0, first=0, frames=None):
+def draw(t, width=128, height=128, near=3.0, first=0, frames=None, objects=scene.MAX_OBJECTS):
     """Table tensors (see to_device) -> clip [B, 3, T, H, W] in [-1, 1], and a mask
-    [B, 1, T, H, W] that is 1 on the objects and up to `near` pixels around them."""
+    [B, 1, T, H, W] that is 1 on the objects and up to `near` pixels around them (none if
+    `near` is None).  Only the first `objects` are drawn."""
     device = t["traj"].device
     tex = _texture(device)
     traj = t["traj"] if frames is None else t["traj"][:, :, first:first + frames]
@@ -76,7 +77,7 @@ def draw(t, width=128, height=128, near=3.0, first=0, frames=None):
     img = img.expand(-1, -1, traj.shape[2], -1, -1)
 
     mask = None
-    for o in range(traj.shape[1]):
+    for o in range(objects):
         cx, cy, r, th = (traj[:, o, :, i][:, :, None, None] for i in range(4))
         dx, dy = x[None, None, None, :] - cx, y[None, None, :, None] - cy
         c, s = torch.cos(th), torch.sin(th)
@@ -85,9 +86,11 @@ def draw(t, width=128, height=128, near=3.0, first=0, frames=None):
         alpha = (0.5 - dist).clamp(0, 1) * t["visible"][:, o, None, None, None]
         rgb = t["obj_rgb"][:, o, :, None, None, None]
         img = img + (rgb - img) * alpha[:, None]
+        if near is None:
+            continue
         m = (dist < near).float() * t["visible"][:, o, None, None, None]
         mask = m if mask is None else torch.maximum(mask, m)
-    return img / 127.5 - 1.0, mask[:, None]
+    return img / 127.5 - 1.0, None if mask is None else mask[:, None]
 
 
 def clips(table, width=128, height=128, device="cpu", **kw):

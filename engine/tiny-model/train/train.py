@@ -6,7 +6,8 @@
   train.py vae   --out DIR --minutes 9.4       stage 1, from nothing
   train.py vae   --out DIR --resume DIR ...    stage 1, on from a checkpoint
   train.py tokenizers                          makes the two vocabularies
-  train.py denoiser --vae DIR --out DIR --minutes 9.3
+  train.py text  --out DIR                     stage 1b, the text towers alone
+  train.py denoiser --vae DIR --text DIR --out DIR --minutes 9.3
                                                stage 2, from nothing (--resume DIR: on)
   train.py export --vae DIR --denoiser DIR --out DIR
                                                the folder that the engine reads
@@ -59,7 +60,11 @@ def main():
     p = stage("denoiser", 9.3)
     p.add_argument("--vae", required=True, help="folder of the autoencoder's checkpoint")
     p.add_argument("--clips", type=int, default=40000, help="clips to encode at most")
-    p.add_argument("--encode", type=float, default=65.0, help="seconds to encode them in")
+    p.add_argument("--encode", type=float, default=45.0, help="seconds to encode them in")
+    p.add_argument("--pool", default="", help="file of encoded clips, to read, add to and write")
+    p.add_argument("--text", default="", help="folder of trained text towers (none: random ones)")
+    p.add_argument("--text-lr", type=float, default=0.0,
+                   help="the towers' share of the learning rate; 0: they stay as they are")
     p.add_argument("--batch", type=int, default=96)
     p.add_argument("--optim", default="muon", choices=("muon", "adamw"))
     p.add_argument("--lr", type=float, default=2e-3)
@@ -92,6 +97,7 @@ def main():
     p = sub.add_parser("export")
     p.add_argument("--vae", default="", help="checkpoint folder (none: random weights)")
     p.add_argument("--denoiser", default="", help="checkpoint folder (none: random weights)")
+    p.add_argument("--text", default="", help="checkpoint folder, where there is no denoiser yet")
     p.add_argument("--out", required=True)
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--sampling", nargs="*", default=[], metavar="KEY=VALUE")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Stage 2: the denoiser and both text towers, together, on encoded clips.
+"""Stage 2: the denoiser, on encoded clips, with the text towers of stage 1b.
 
 Rectified flow: x_t = (1 - t) x_0 + t noise, and the network says noise - x_0.  One network
 learns all three predictions that guidance combines: prompt and reference picture, reference
@@ -26,8 +26,9 @@ BINS = 4
 LOGGED = ("loss", "norm") + tuple(f"t<{(i + 1) / BINS:g}" for i in range(BINS)) \
     + ("no text", "with frame")
 
-HEAD, TAIL, LOOP = 0.35, 0.03, 0.04         # shares of clips with reference frames
-NO_TEXT = 0.11
+HEAD, TAIL, LOOP = 0.30, 0.03, 0.04         # shares of clips with reference frames
+NO_TEXT = 0.08
+EVEN = 0.2                                  # share of times that are drawn evenly
 REFERENCE_NOISE = 0.02                      # a user's picture is not quite one of ours
 
 
@@ -47,10 +48,12 @@ class DenoiserTrainer(Trainer):
     in bf16, and what else there is as metadata."""
 
     def save(self, folder, name, extra):
+        everything = dict(self.module.named_parameters())
+
         def cpu(tensors, dtype):
             return {n: t.detach().to("cpu", dtype).contiguous() for n, t in tensors.items()}
         m, v = self._moments()
-        for i, part in enumerate(_split(self.named)):
+        for i, part in enumerate(_split(everything)):
             save_file(cpu(part, torch.float32), os.path.join(folder, f"{name}-model-{i + 1}.safetensors"))
         apart = {n: a - p.detach() for (n, p), a in zip(self.named.items(), self.ema)}
         save_file(cpu(apart, torch.float16), os.path.join(folder, f"{name}-average.safetensors"))
@@ -62,17 +65,19 @@ class DenoiserTrainer(Trainer):
         weights, average, extra = read(folder, name)
         m, v = (load_file(os.path.join(folder, f"{name}-{x}.safetensors")) for x in "mv")
         with torch.no_grad():
-            for (n, p), a in zip(self.named.items(), self.ema):
+            for n, p in self.module.named_parameters():
                 p.copy_(weights[n])
+            for n, a in zip(self.named, self.ema):
                 a.copy_(average[n])
         self.steps = extra["steps"]
         on = self.device if self.device.type == "cuda" else "cpu"
-        if self.muon is not None and set(self.muon_names) <= set(m):
+        if self.muon is not None:
             for n, b in zip(self.muon_names, self.muon.buffers):
-                b.copy_(m[n])
+                if n in m:
+                    b.copy_(m[n])
         muon = set(self.muon_names)
         for n in v:
-            if n not in muon:
+            if n not in muon and n in self.named:
                 p = self.named[n]
                 self.opt.state[p] = dict(step=torch.tensor(float(self.steps), device=on),
                                          exp_avg=m[n].to(p), exp_avg_sq=v[n].to(p))
@@ -87,13 +92,15 @@ def read(folder, name="denoiser"):
     apart = load_file(path("average"))
     with safe_open(path("v"), "pt") as f:
         extra = json.loads(f.metadata()["state"])
-    return weights, {n: w + apart[n].float() for n, w in weights.items()}, extra
+    return weights, {n: w + apart[n].float() if n in apart else w for n, w in weights.items()}, extra
 
 
 def finished(folder, tokenizers, device):
     """The network as it ships: averaged weights rounded to f16"""
     _, average, extra = read(folder)
     _, t5, clip = model.configs(tokenizers)
+    t5.num_layers = model.layers(average, "t5.encoder.block.")
+    clip.num_hidden_layers = model.layers(average, "clip.text_model.encoder.layers.")
     net = model.Net(MMDiTConfig.from_dict(extra["config"]), t5, clip)
     net.load_state_dict({n: a.half().float() for n, a in average.items()})
     return net.to(device).eval()
@@ -101,8 +108,10 @@ def finished(folder, tokenizers, device):
 
 def averaged(trainer, net):
     """The same from a trainer's memory, into another network"""
-    for (_, p), a in zip(net.named_parameters(), trainer.ema):
-        p.data.copy_(a.half())
+    average = dict(zip(trainer.named, trainer.ema))
+    whole = dict(trainer.module.named_parameters())
+    for n, p in net.named_parameters():
+        p.data.copy_(average.get(n, whole[n]).half())
     return net
 
 
@@ -113,6 +122,7 @@ def make_loss(net, pool, shapes, batches, tokenizers, device, compiled=("clip",)
     grids = {name: pool.grid(name, shapes) for name in batches}
     alphas = {name: model.alpha(g[1] * g[2], g[0]) for name, g in grids.items()}
     bf16 = device.type == "cuda"
+    learns_text = any(p.requires_grad for m in (net.t5, net.clip) for p in m.parameters())
 
     def loss(key):
         grid, alpha, n = grids[key], alphas[key], batches[key]
@@ -121,10 +131,12 @@ def make_loss(net, pool, shapes, batches, tokenizers, device, compiled=("clip",)
             x, head, tail, a, b = pool.draw(key, n)
             drop = torch.rand(n, 1, device=device) < NO_TEXT
             a, b = torch.where(drop, nothing[0], a), torch.where(drop, nothing[1], b)
-            # Half of the times evenly, half where the sampler spends its steps.
-            t = torch.rand(n, device=device)
-            s = torch.sigmoid(torch.randn(n, device=device))
-            t = torch.where(torch.rand(n, device=device) < 0.5, t, alpha * s / (1 + (alpha - 1) * s))
+            # Most of the times where the sampler takes its steps, half of those near the
+            # middle of them.  Strata keep a batch's times apart: its rows are random anyway.
+            u = (torch.arange(n, device=device) + torch.rand(n, device=device)) / n
+            middle = torch.sigmoid(2 ** 0.5 * torch.erfinv((2 * u - 1).clamp(-0.9999, 0.9999)))
+            s = torch.where(torch.rand(n, device=device) < 0.5, u, middle)
+            t = torch.where(torch.rand(n, device=device) < EVEN, u, alpha * s / (1 + (alpha - 1) * s))
             noise = torch.randn_like(x)
             target = noise - x
             xt = torch.lerp(x, noise, t[:, None, None])
@@ -141,7 +153,8 @@ def make_loss(net, pool, shapes, batches, tokenizers, device, compiled=("clip",)
                     cond[:, at, 4:] = ref * on[:, None, None]
                 with_frame = first
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            txt, vec = net.text(a, b)
+            with torch.set_grad_enabled(learns_text and torch.is_grad_enabled()):
+                txt, vec = net.text(a, b)
             y = net(xt, grid, txt, t, vec, cond, key in compiled)
         each = ((y - target) ** 2).mean((1, 2))
         with torch.no_grad():
@@ -196,7 +209,7 @@ def rate(f, end, steps, warmup):
 def run(a):
     # Before anything touches the device, since processes are forked here.
     shapes = clips.TINY_SHAPES if a.tiny else clips.SHAPES
-    few = max(a.clips // 16, 8)
+    few = max(a.clips // 24, 8)
     counts = dict(wide=few, tall=few, half=few, clip=a.clips)
     os.makedirs(a.out, exist_ok=True)
     log = Log(os.path.join(a.out, "denoiser-log.txt"), False)
@@ -210,13 +223,21 @@ def run(a):
     tokenizers = vocab.Tokenizers(model.FOLDER)
     vae = train_vae.finished(a.vae, device)
     net = model.new_net(tokenizers, device, a.seed, a.tiny)
+    if a.text:
+        import train_text
+        train_text.load(a.text, net)
+    if a.text_lr == 0:
+        for tower in (net.t5, net.clip):
+            tower.requires_grad_(False)
     for part in ("mmdit", "t5", "clip"):
         log(part, f"{model.parameters(getattr(net, part)) / 1e6:.3f} M parameters")
     log(f"{model.parameters(net) / 1e6:.3f} M in all, {device}, torch {torch.__version__}, "
         f"{processes} workers")
 
-    pool = clips.Pool().fill(workers, clips.encoder(vae, device, log), device, shapes, counts,
-                             a.encode, log, 8 if a.tiny else 32)
+    pool = clips.Pool().load(a.pool, device, log)
+    pool.fill(workers, clips.encoder(vae, device, log), device, shapes, counts, a.encode, log,
+              8 if a.tiny else 32)
+    pool.save(a.pool, log)
     z = pool.data["clip"][0][:2000].float()
     log(f"latents: mean {z.mean().item():.4f}, deviation {z.std().item():.4f}; "
         f"alone, first frame {pool.data['clip'][1][:2000].float().std().item():.4f}")
@@ -237,7 +258,8 @@ def run(a):
                                 "_mod.", "relative_attention_bias"))
 
     trainer = DenoiserTrainer(net, loss, device, log, lr=a.lr, betas=(0.9, 0.99), decay=a.decay,
-                              ema=a.ema, graphs=not a.no_graphs, muon=muon)
+                              ema=a.ema, graphs=not a.no_graphs, muon=muon, share=a.text_lr,
+                              slow=lambda name: a.text_lr < 1 and name.startswith(("t5.", "clip.")))
     log(f"Muon steps {sum(trainer.named[n].numel() for n in trainer.muon_names) / 1e6:.3f} M of them")
     if a.resume:
         extra = trainer.load(a.resume, "denoiser")
