@@ -24,6 +24,10 @@ G_BEGIN_DECLS
 #define GST_OPENSORA_LATENT "application/x-opensora-latent"
 #define GST_OPENSORA_LATENT_CAPS GST_OPENSORA_LATENT "(" GST_OPENSORA_MEMORY_FEATURE ")"
 
+/* Out-of-band event of the prompt source, whose stream the application ends: what has not
+ * become a latent yet need not become one. EOS follows in its turn. */
+#define GST_OPENSORA_END_EVENT "opensora-end"
+
 GST_DEBUG_CATEGORY_EXTERN(gst_opensora_debug);
 
 GST_ELEMENT_REGISTER_DECLARE(opensoratextsrc);

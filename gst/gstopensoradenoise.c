@@ -61,7 +61,7 @@ struct _GstOpenSoraDenoise {
   GstOpenSoraSampling sampling;
 
   GCancellable *cancellable;
-  gint stopping; /* atomic; else a cancellation is a flush */
+  gint stopping; /* atomic; else a cancellation is for the clip at hand, not the stream */
   guint next_reference;
 
   /* Written by the streaming thread, with the object lock. */
@@ -578,7 +578,8 @@ gst_opensora_denoise_aggregate(GstAggregator *agg, gboolean timeout)
   if (!output) {
     if (!g_error_matches(error, G_IO_ERROR, G_IO_ERROR_CANCELLED))
       return GST_FLOW_ERROR;
-    /* After a flush the next clip comes, with or without a break on the other pads. */
+    /* After a flush the next clip comes, with or without a break on the other pads; and EOS
+     * where the application ends the stream. */
     return g_atomic_int_get(&self->stopping) ? GST_FLOW_FLUSHING : GST_AGGREGATOR_FLOW_NEED_DATA;
   }
 
@@ -609,6 +610,10 @@ gst_opensora_denoise_sink_event(GstAggregator *agg, GstAggregatorPad *pad, GstEv
       forget_reference(GST_PAD(pad));
     else
       g_cancellable_reset(self->cancellable);
+    break;
+  case GST_EVENT_CUSTOM_DOWNSTREAM_OOB:
+    if (!is_reference(pad) && gst_event_has_name(event, GST_OPENSORA_END_EVENT))
+      g_cancellable_cancel(self->cancellable); /* for the clips in the queue, too */
     break;
   case GST_EVENT_CAPS: /* may have another frame rate */
     if (!is_reference(pad))

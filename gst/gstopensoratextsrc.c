@@ -237,7 +237,8 @@ gst_opensora_text_src_unlock_stop(GstBaseSrc *src)
 }
 
 /* For EOS the base class waits, with the state lock held, for the streaming thread, which waits
- * in turn for the clips before its own: minutes. So the stream is ended from within. */
+ * in turn for the clips before its own: minutes. So the stream is ended from within, and the
+ * denoiser hears of it at once. */
 static gboolean
 gst_opensora_text_src_send_event(GstElement *element, GstEvent *event)
 {
@@ -248,6 +249,9 @@ gst_opensora_text_src_send_event(GstElement *element, GstEvent *event)
   gst_event_unref(event);
   g_atomic_int_set(&self->ended, TRUE);
   g_cancellable_cancel(self->cancellable);
+  gst_pad_push_event(GST_BASE_SRC_PAD(self),
+                     gst_event_new_custom(GST_EVENT_CUSTOM_DOWNSTREAM_OOB,
+                                          gst_structure_new_empty(GST_OPENSORA_END_EVENT)));
   return TRUE;
 }
 

@@ -254,8 +254,36 @@ GST_START_TEST(test_pause)
 }
 GST_END_TEST
 
-/* The stream ends after the clips that are on their way, and is whole. */
+/* The application ends the stream: what is not done is left undone, what is done is whole. */
 GST_START_TEST(test_eos)
+{
+  static const char *const descriptions[] = {
+    "opensorasrc prompt=x num-samples=9 " LONG "! appsink name=out",
+    "opensoratextsrc prompt=x num-samples=9 ! queue ! opensoradenoise " LONG
+    "! queue ! opensoravaedec ! appsink name=out",
+    "opensoratextsrc prompt=x ! opensoradenoise " LONG "! opensoravaedec ! appsink name=out",
+  };
+
+  for (guint i = 0; i < G_N_ELEMENTS(descriptions); i++) {
+    GstElement *pipeline = gst_parse_launch(descriptions[i], NULL);
+    g_autoptr(GstBus) bus = gst_element_get_bus(pipeline);
+    g_autoptr(Run) r = NULL;
+    gint64 start;
+
+    gst_element_set_state(pipeline, GST_STATE_PLAYING);
+    wait_progress(bus, "denoise");
+    start = g_get_monotonic_time();
+    fail_unless(gst_element_send_event(pipeline, gst_event_new_eos()));
+    r = run_pipeline(pipeline);
+    assert_quick(start, "EOS");
+    g_assert_no_error(r->error);
+    fail_unless(r->eos);
+    assert_equals_int(r->samples->len, 0);
+  }
+}
+GST_END_TEST
+
+GST_START_TEST(test_eos_between_clips)
 {
   GstElement *pipeline =
       gst_parse_launch("opensorasrc prompt=x num-samples=100000 steps=2 num-frames=5 width=32 "
@@ -265,7 +293,7 @@ GST_START_TEST(test_eos)
   g_autoptr(Run) r = NULL;
 
   gst_element_set_state(pipeline, GST_STATE_PLAYING);
-  wait_progress(bus, "denoise");
+  wait_progress(bus, "decode");
   fail_unless(gst_element_send_event(pipeline, gst_event_new_eos()));
   r = run_pipeline(pipeline);
   g_assert_no_error(r->error);
@@ -306,6 +334,7 @@ make_suite(void)
   tcase_add_test(tc, test_stop);
   tcase_add_test(tc, test_pause);
   tcase_add_test(tc, test_eos);
+  tcase_add_test(tc, test_eos_between_clips);
   tcase_add_test(tc, test_seek);
   return suite;
 }
