@@ -24,11 +24,14 @@ CYCLE = ("clip", "clip", "clip", "clip", "picture", "clip", "clip", "clip", "wid
          "clip", "half", "clip", "clip", "clip", "clip", "tall", "clip", "clip")
 BINS = 4
 LOGGED = ("loss", "norm") + tuple(f"t<{(i + 1) / BINS:g}" for i in range(BINS)) \
-    + ("no text", "with frame")
+    + ("t>0.97", "no text", "with frame")
 
 HEAD, TAIL, LOOP = 0.30, 0.03, 0.04         # shares of clips with reference frames
 NO_TEXT = 0.08
-EVEN = 0.2                                  # share of times that are drawn evenly
+# Shares of times: evenly, near the sampler's middle, and at the very start, where there is
+# nothing but the text to go by.  The rest are where the sampler takes its steps.
+EVEN, MIDDLE, START = 0.1, 0.2, 0.1
+START_WIDTH = 0.04
 REFERENCE_NOISE = 0.02                      # a user's picture is not quite one of ours
 
 
@@ -131,12 +134,14 @@ def make_loss(net, pool, shapes, batches, tokenizers, device, compiled=("clip",)
             x, head, tail, a, b = pool.draw(key, n)
             drop = torch.rand(n, 1, device=device) < NO_TEXT
             a, b = torch.where(drop, nothing[0], a), torch.where(drop, nothing[1], b)
-            # Most of the times where the sampler takes its steps, half of those near the
-            # middle of them.  Strata keep a batch's times apart: its rows are random anyway.
+            # Strata keep a batch's times apart; its rows are in random order anyway.
             u = (torch.arange(n, device=device) + torch.rand(n, device=device)) / n
+            kind = torch.rand(n, device=device)
             middle = torch.sigmoid(2 ** 0.5 * torch.erfinv((2 * u - 1).clamp(-0.9999, 0.9999)))
-            s = torch.where(torch.rand(n, device=device) < 0.5, u, middle)
-            t = torch.where(torch.rand(n, device=device) < EVEN, u, alpha * s / (1 + (alpha - 1) * s))
+            s = torch.where(kind < MIDDLE, middle, u)
+            t = alpha * s / (1 + (alpha - 1) * s)
+            t = torch.where(kind > 1 - EVEN, u, t)
+            t = torch.where((kind > 1 - EVEN - START) & (kind <= 1 - EVEN), 1 - START_WIDTH * u, t)
             noise = torch.randn_like(x)
             target = noise - x
             xt = torch.lerp(x, noise, t[:, None, None])
@@ -160,7 +165,7 @@ def make_loss(net, pool, shapes, batches, tokenizers, device, compiled=("clip",)
         with torch.no_grad():
             e = each.detach()
             where = [((t * BINS).floor().clamp(max=BINS - 1) == i) for i in range(BINS)]
-            where += [drop[:, 0], with_frame > 0]
+            where += [t > 0.97, drop[:, 0], with_frame > 0]
             numbers = torch.stack([(e * m).sum() / m.sum().clamp(min=1) for m in where])
         return each.mean(), numbers
     return loss
