@@ -159,10 +159,15 @@ set_memory_error(OsrPool *pool, const OsrPoolStats *stats, gsize size, guint64 l
   g_autofree char *cached = g_format_size_full(largest, G_FORMAT_SIZE_IEC_UNITS);
   g_autofree char *limit =
       stats->limit ? g_format_size_full(stats->limit, G_FORMAT_SIZE_IEC_UNITS) : g_strdup("none");
+  g_autofree char *left = NULL;
+  size_t free_bytes, total;
 
+  if (pool->ctx->backend->mem_info(pool->ctx, &free_bytes, &total) == OSR_OK)
+    left = g_format_size_full(free_bytes, G_FORMAT_SIZE_IEC_UNITS);
   g_set_error(error, OSR_ERROR, OSR_ERROR_MEMORY,
-              "not enough memory on %s: asked for %s, %s in use, limit %s, largest cached block %s",
-              pool->ctx->backend->name, asked, used, limit, cached);
+              "not enough memory on %s: asked for %s; %s free, %s in use, limit %s, largest cached "
+              "block %s",
+              pool->ctx->backend->name, asked, left ? left : "unknown", used, limit, cached);
 }
 
 gpointer

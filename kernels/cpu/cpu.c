@@ -1,17 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The CPU backend: its memory functions, the choice of loops, and its table. */
+/* The CPU backend: the choice of loops, and its table. */
 #include "cpu.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
-
-#define ALIGNMENT ((size_t) 64)
-/* From here on a block is worth huge pages: fewer page faults when it is first written, and
- * convolutions walk through many rows at once. */
-#define HUGE_PAGE ((size_t) 2 << 20)
-#define HUGE_FROM ((size_t) 8 << 20)
 
 static int
 cpu_device_count(char *why, size_t why_size)
@@ -91,60 +83,6 @@ cpu_close(OsrOpsContext *ctx)
 }
 
 static OsrResult
-cpu_mem_info(OsrOpsContext *ctx, size_t *free, size_t *total)
-{
-  const long page = sysconf(_SC_PAGESIZE), pages = sysconf(_SC_PHYS_PAGES);
-  const long idle = sysconf(_SC_AVPHYS_PAGES);
-  unsigned long long available;
-  char line[128];
-  FILE *f;
-
-  if (page <= 0 || pages <= 0 || idle < 0)
-    return osr_fail(ctx, OSR_ERR_DEVICE, "cpu: the system does not tell its memory size");
-  *total = (size_t) pages * (size_t) page;
-  *free = (size_t) idle * (size_t) page;
-
-  /* Where there is /proc/meminfo it knows better: the page cache can be had too. */
-  f = fopen("/proc/meminfo", "re");
-  if (!f)
-    return OSR_OK;
-  while (fgets(line, sizeof line, f))
-    if (sscanf(line, "MemAvailable: %llu kB", &available) == 1)
-      *free = (size_t) available * 1024;
-  fclose(f);
-  return OSR_OK;
-}
-
-static void *
-cpu_mem_alloc(OsrOpsContext *ctx, size_t size)
-{
-  const size_t alignment = size >= HUGE_FROM ? HUGE_PAGE : ALIGNMENT;
-  size_t rounded;
-  void *ptr;
-
-  (void) ctx;
-  if (size > SIZE_MAX - alignment)
-    return NULL;
-  /* aligned_alloc wants a multiple of the alignment; an empty block gets one too. */
-  rounded = (size + ALIGNMENT) / ALIGNMENT * ALIGNMENT;
-  if (posix_memalign(&ptr, alignment, rounded) != 0)
-    return NULL;
-#ifdef MADV_HUGEPAGE
-  if (size >= HUGE_FROM)
-    madvise(ptr, rounded / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
-#endif
-  return ptr;
-}
-
-static void
-cpu_mem_free(OsrOpsContext *ctx, void *ptr, size_t size)
-{
-  (void) ctx;
-  (void) size;
-  free(ptr);
-}
-
-static OsrResult
 cpu_mem_set(OsrOpsContext *ctx, void *ptr, int byte, size_t size)
 {
   (void) ctx;
@@ -195,9 +133,9 @@ const OsrBackend osr_backend_cpu = {
     .device_count = cpu_device_count,
     .open = cpu_open,
     .close = cpu_close,
-    .mem_info = cpu_mem_info,
-    .mem_alloc = cpu_mem_alloc,
-    .mem_free = cpu_mem_free,
+    .mem_info = osr_cpu_mem_info,
+    .mem_alloc = osr_cpu_mem_alloc,
+    .mem_free = osr_cpu_mem_free,
     .mem_set = cpu_mem_set,
     .copy = cpu_copy,
     .synchronize = cpu_synchronize,

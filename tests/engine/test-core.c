@@ -39,9 +39,20 @@ counter_free(OsrOpsContext *ctx, void *ptr, size_t size)
   free(ptr);
 }
 
+static OsrResult
+counter_info(OsrOpsContext *ctx, size_t *free, size_t *total)
+{
+  Counter *counter = (Counter *) ctx;
+
+  *free = counter->capacity - counter->used;
+  *total = counter->capacity;
+  return OSR_OK;
+}
+
 static const OsrBackend counter_backend = {
   .abi = OSR_OPS_ABI,
   .name = "counter",
+  .mem_info = counter_info,
   .mem_alloc = counter_alloc,
   .mem_free = counter_free,
 };
@@ -206,6 +217,8 @@ test_pool_refusal(void)
   g_assert_null(osr_pool_alloc(pool, 4 * MIB, &error));
   g_assert_error(error, OSR_ERROR, OSR_ERROR_MEMORY);
   g_assert_nonnull(strstr(error->message, "limit none"));
+  g_assert_nonnull(strstr(error->message, "; 2.0"));
+  g_assert_nonnull(strstr(error->message, "free"));
   g_clear_error(&error);
 
   g_assert_null(osr_pool_alloc(pool, G_MAXSIZE, &error));
@@ -213,6 +226,22 @@ test_pool_refusal(void)
   g_assert_null(osr_pool_alloc(pool, G_MAXSIZE - 2 * MIB, NULL));
   osr_pool_release(pool, ptr, 30 * MIB);
   osr_pool_free(pool);
+}
+
+/* The host hands out no memory that is not there: who wrote to it would be killed. */
+static void
+test_pool_host(void)
+{
+  g_autoptr(OsrDevice) device = osr_device_get("cpu", NULL);
+  OsrOpsContext *ctx = osr_device_get_context(device);
+  g_autoptr(GError) error = NULL;
+  size_t free_bytes, total;
+
+  g_assert_cmpint(ctx->backend->mem_info(ctx, &free_bytes, &total), ==, OSR_OK);
+  g_assert_cmpuint(free_bytes, >, 0);
+  g_assert_cmpuint(free_bytes, <=, total);
+  g_assert_null(osr_pool_alloc(osr_device_get_pool(device), total, &error));
+  g_assert_error(error, OSR_ERROR, OSR_ERROR_MEMORY);
 }
 
 static void
@@ -514,6 +543,7 @@ main(int argc, char **argv)
   g_test_add_func("/pool/peak", test_pool_peak);
   g_test_add_func("/pool/limit", test_pool_limit);
   g_test_add_func("/pool/refusal", test_pool_refusal);
+  g_test_add_func("/pool/host", test_pool_host);
   g_test_add_func("/pool/threshold", test_pool_threshold);
   g_test_add_func("/pool/threads", test_pool_threads);
   g_test_add_func("/tensor/new", test_tensor_new);
