@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 import captions
 import fastvae
@@ -27,6 +28,7 @@ SHAPES = {"clip": (128, 128, 33), "wide": (160, 96, 33), "tall": (96, 160, 33),
 TINY_SHAPES = {"clip": (32, 32, 9), "wide": (32, 16, 9), "tall": (16, 32, 9), "half": (32, 32, 5)}
 CHUNK = 256                         # clips a job
 CAPTIONS = 4                        # captions a clip
+NEAR = 2.0                          # pixels around an object that still count as it
 
 _tokenizers = None                  # of a worker process
 
@@ -101,6 +103,13 @@ def encoder(vae, device, log):
     return lambda x: fast.encode_moments(x)[0]
 
 
+def touched(mask):
+    """[B, 1, T, H, W] -> [B, tokens] uint8: which tokens have a pixel of an object or near it"""
+    first = F.max_pool2d(mask[:, 0, :1], 16)
+    rest = F.max_pool3d(mask[:, :, 1:], (4, 16, 16))[:, 0] if mask.shape[2] > 1 else first[:, :0]
+    return torch.cat((first, rest), 1).flatten(1).byte()
+
+
 class Recorder:
     """Draws and encodes clips of one shape; batches of the full size run as a recorded graph."""
 
@@ -110,11 +119,11 @@ class Recorder:
 
     def _latents(self, t, objects):
         w, h, frames = self.shape
-        x, _ = render.draw(t, w, h, near=None, frames=frames, objects=objects)
+        x, mask = render.draw(t, w, h, near=NEAR, frames=frames, objects=objects)
         x = ((x + 1) * 127.5).round() / 127.5 - 1
         ends = self.encode(torch.cat([x[:, :, :1], x[:, :, -1:]]))
         first, last = ends.chunk(2)
-        return [sampler.pack(v).bfloat16() for v in (self.encode(x), first, last)]
+        return [sampler.pack(v).bfloat16() for v in (self.encode(x), first, last)] + [touched(mask)]
 
     def _record(self, t, objects):
         still = {k: v.clone() for k, v in t.items()}
@@ -211,13 +220,15 @@ class Pool:
         return sampler.latent_frames(frames, 4), h // 16, w // 16
 
     def draw(self, name, batch):
-        """-> latents, first and last frame's latents, T5 ids, CLIP ids of random clips"""
-        z, head, tail, a, b = self.data["clip" if name == "picture" else name]
+        """-> latents, first and last frame's latents, tokens with an object, T5 ids, CLIP ids of
+        random clips"""
+        z, head, tail, near, a, b = self.data["clip" if name == "picture" else name]
         device = z.device
         rows = torch.randint(z.shape[0], (batch,), device=device)
         which = rows * a.shape[1] + torch.randint(a.shape[1], (batch,), device=device)
-        z = head if name == "picture" else z
+        if name == "picture":
+            z, near = head, near[:, :head.shape[1]]
         return (z.index_select(0, rows).float(), head.index_select(0, rows).float(),
-                tail.index_select(0, rows).float(),
+                tail.index_select(0, rows).float(), near.index_select(0, rows).float(),
                 a.flatten(0, 1).index_select(0, which).long(),
                 b.flatten(0, 1).index_select(0, which).long())

@@ -32,7 +32,7 @@ def main():
         p.add_argument("--minutes", type=float, default=minutes, help="wall-clock budget of this run")
         p.add_argument("--device", default="auto")
         p.add_argument("--seed", type=int, default=1)
-        p.add_argument("--resume", default="", help="folder of a checkpoint")
+        p.add_argument("--resume", default="", help="folder of a checkpoint; denoiser: or an exported model")
         p.add_argument("--tiny", action="store_true", help="small sizes, to try the code")
         p.add_argument("--steps", type=int, default=0, help="end after so many steps")
         p.add_argument("--no-graphs", action="store_true")

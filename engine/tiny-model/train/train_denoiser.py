@@ -24,7 +24,7 @@ CYCLE = ("clip", "clip", "clip", "clip", "picture", "clip", "clip", "clip", "wid
          "clip", "half", "clip", "clip", "clip", "clip", "tall", "clip", "clip")
 BINS = 4
 LOGGED = ("loss", "norm") + tuple(f"t<{(i + 1) / BINS:g}" for i in range(BINS)) \
-    + ("t>0.97", "no text", "with frame")
+    + ("t>0.97", "no text", "with frame", "objects")
 
 HEAD, TAIL, LOOP = 0.30, 0.03, 0.04         # shares of clips with reference frames
 NO_TEXT = 0.08
@@ -32,6 +32,9 @@ NO_TEXT = 0.08
 # nothing but the text to go by.  The rest are where the sampler takes its steps.
 EVEN, MIDDLE, START = 0.1, 0.2, 0.1
 START_WIDTH = 0.04
+# Tokens that show an object count so much more.  Not where its place is still open: the best
+# answer there would be an object in too many places.
+OBJECT, KNOWN, UNKNOWN = 4.0, 0.85, 0.97
 REFERENCE_NOISE = 0.02                      # a user's picture is not quite one of ours
 
 
@@ -87,6 +90,22 @@ class DenoiserTrainer(Trainer):
         return extra
 
 
+    def start_from(self, weights):
+        """Weights without moments, for the average too"""
+        with torch.no_grad():
+            for n, p in self.module.named_parameters():
+                p.copy_(weights[n])
+            for n, a in zip(self.named, self.ema):
+                a.copy_(weights[n])
+
+
+def exported(folder):
+    """-> weights of the denoiser and the towers in a model folder"""
+    files = {"mmdit": "mmdit.safetensors", "t5": "t5/model.safetensors", "clip": "clip/model.safetensors"}
+    return {f"{part}.{n}": w.float() for part, file in files.items()
+            for n, w in load_file(os.path.join(folder, file)).items()}
+
+
 def read(folder, name="denoiser"):
     """-> weights, averaged weights, what save() got as `extra`"""
     def path(part):
@@ -131,7 +150,7 @@ def make_loss(net, pool, shapes, batches, tokenizers, device, compiled=("clip",)
         grid, alpha, n = grids[key], alphas[key], batches[key]
         frame = grid[1] * grid[2]
         with torch.no_grad():
-            x, head, tail, a, b = pool.draw(key, n)
+            x, head, tail, near, a, b = pool.draw(key, n)
             drop = torch.rand(n, 1, device=device) < NO_TEXT
             a, b = torch.where(drop, nothing[0], a), torch.where(drop, nothing[1], b)
             # Strata keep a batch's times apart; its rows are in random order anyway.
@@ -161,12 +180,15 @@ def make_loss(net, pool, shapes, batches, tokenizers, device, compiled=("clip",)
             with torch.set_grad_enabled(learns_text and torch.is_grad_enabled()):
                 txt, vec = net.text(a, b)
             y = net(xt, grid, txt, t, vec, cond, key in compiled)
-        each = ((y - target) ** 2).mean((1, 2))
+        token = ((y - target) ** 2).mean(2)
+        known = ((UNKNOWN - t) / (UNKNOWN - KNOWN)).clamp(0, 1)
+        each = (token * (1 + (OBJECT - 1) * near * known[:, None])).mean(1)
         with torch.no_grad():
-            e = each.detach()
+            e = token.detach().mean(1)
             where = [((t * BINS).floor().clamp(max=BINS - 1) == i) for i in range(BINS)]
             where += [t > 0.97, drop[:, 0], with_frame > 0]
-            numbers = torch.stack([(e * m).sum() / m.sum().clamp(min=1) for m in where])
+            numbers = [(e * m).sum() / m.sum().clamp(min=1) for m in where]
+            numbers = torch.stack(numbers + [(token * near).sum() / near.sum().clamp(min=1)])
         return each.mean(), numbers
     return loss
 
@@ -266,7 +288,10 @@ def run(a):
                               ema=a.ema, graphs=not a.no_graphs, muon=muon, share=a.text_lr,
                               slow=lambda name: a.text_lr < 1 and name.startswith(("t5.", "clip.")))
     log(f"Muon steps {sum(trainer.named[n].numel() for n in trainer.muon_names) / 1e6:.3f} M of them")
-    if a.resume:
+    if os.path.exists(os.path.join(a.resume, "config.json")):
+        trainer.start_from(exported(a.resume))
+        log("goes on from the weights of an exported model")
+    elif a.resume:
         extra = trainer.load(a.resume, "denoiser")
         log(f"resumed at step {trainer.steps}:", extra.get("evaluation", {}))
     test = model.Net(*model.configs(tokenizers, a.tiny)).to(device).eval()
