@@ -130,13 +130,11 @@ base=$(cd "$base" && pwd)
 
 say "gcc"
 if build gcc CC=gcc CXX=g++ -- -Dwerror=true -Dtests=enabled -Dexamples=enabled; then
+  [ "$mode" != all ] || export OPENSORA_TEST_PROMPTS=100
   if [ "$mode" = quick ]; then
-    run_tests gcc --no-suite slow --no-suite accuracy
-  elif [ "$mode" = all ]; then
-    export OPENSORA_TEST_PROMPTS=100
-    run_tests gcc
+    run_tests gcc --no-suite slow
   else
-    run_tests gcc --no-suite accuracy
+    run_tests gcc
   fi
 fi
 

@@ -65,6 +65,7 @@ def main():
     p.add_argument("--text", default="", help="folder of trained text towers (none: random ones)")
     p.add_argument("--text-lr", type=float, default=0.0,
                    help="the towers' share of the learning rate; 0: they stay as they are")
+    p.add_argument("--object-weight", type=float, default=4.0)
     p.add_argument("--batch", type=int, default=96)
     p.add_argument("--optim", default="muon", choices=("muon", "adamw"))
     p.add_argument("--lr", type=float, default=2e-3)

@@ -32,9 +32,9 @@ NO_TEXT = 0.08
 # nothing but the text to go by.  The rest are where the sampler takes its steps.
 EVEN, MIDDLE, START = 0.1, 0.2, 0.1
 START_WIDTH = 0.04
-# Tokens that show an object count so much more.  Not where its place is still open: the best
-# answer there would be an object in too many places.
-OBJECT, KNOWN, UNKNOWN = 4.0, 0.85, 0.97
+# Tokens that show an object count more below time KNOWN, not above UNKNOWN, where its place is
+# still open: the best answer there would be an object in too many places.
+KNOWN, UNKNOWN = 0.85, 0.97
 REFERENCE_NOISE = 0.02                      # a user's picture is not quite one of ours
 
 
@@ -139,7 +139,8 @@ def averaged(trainer, net):
 
 # ---- training ----
 
-def make_loss(net, pool, shapes, batches, tokenizers, device, compiled=("clip",)):
+def make_loss(net, pool, shapes, batches, tokenizers, device, weight, compiled=("clip",)):
+    """weight: of tokens that show an object, against 1 of others"""
     nothing = [torch.tensor(v, device=device) for v in tokenizers("")]
     grids = {name: pool.grid(name, shapes) for name in batches}
     alphas = {name: model.alpha(g[1] * g[2], g[0]) for name, g in grids.items()}
@@ -182,7 +183,7 @@ def make_loss(net, pool, shapes, batches, tokenizers, device, compiled=("clip",)
             y = net(xt, grid, txt, t, vec, cond, key in compiled)
         token = ((y - target) ** 2).mean(2)
         known = ((UNKNOWN - t) / (UNKNOWN - KNOWN)).clamp(0, 1)
-        each = (token * (1 + (OBJECT - 1) * near * known[:, None])).mean(1)
+        each = (token * (1 + (weight - 1) * near * known[:, None])).mean(1)
         with torch.no_grad():
             e = token.detach().mean(1)
             where = [((t * BINS).floor().clamp(max=BINS - 1) == i) for i in range(BINS)]
@@ -274,7 +275,7 @@ def run(a):
     torch.manual_seed(a.seed + 1000)
 
     batches = {name: a.batch for name in ("clip", "wide", "tall", "half", "picture")}
-    loss = make_loss(net, pool, shapes, batches, tokenizers, device)
+    loss = make_loss(net, pool, shapes, batches, tokenizers, device, a.object_weight)
     if device.type == "cuda" and not a.no_compile:
         try_compiled(net, loss, log)
 
