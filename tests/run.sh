@@ -140,13 +140,14 @@ fi
 
 if [ "$mode" != quick ]; then
   say "clang"
-  build clang CC=clang CXX=clang++ -- -Dwerror=true -Dtests=enabled -Dexamples=enabled || true
+  build clang CC=clang CXX=clang++ -- -Dcuda=disabled -Dwerror=true -Dtests=enabled \
+    -Dexamples=enabled || true
 
   say "address and undefined behaviour sanitizers"
   export ASAN_OPTIONS=detect_stack_use_after_return=1
   export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
   if build sanitize CC=gcc CXX=g++ -- \
-    -Db_sanitize=address,undefined -Db_lundef=false -Dtests=enabled; then
+    -Dcuda=disabled -Db_sanitize=address,undefined -Db_lundef=false -Dtests=enabled; then
     run_tests sanitize --suite kernels --suite engine --suite fuzz --timeout-multiplier 5
   fi
 
@@ -155,8 +156,9 @@ if [ "$mode" != quick ]; then
   [ "$mode" != all ] || seconds=600
   coverage=-fsanitize=fuzzer-no-link
   targets=(engine/libopensora-engine.a kernels/libosr-kernels.a)
-  if build fuzz CC=clang CXX=clang++ -- -Db_sanitize=address,undefined -Db_lundef=false \
-    -Dc_args=$coverage -Dcpp_args=$coverage -Dtests=disabled -Dexamples=disabled; then
+  if build fuzz CC=clang CXX=clang++ -- -Dcuda=disabled -Db_sanitize=address,undefined \
+    -Db_lundef=false -Dc_args=$coverage -Dcpp_args=$coverage -Dtests=disabled \
+    -Dexamples=disabled; then
     for corpus in "$source_dir"/tests/fuzz/corpus-*; do
       fuzz "${corpus##*/corpus-}" "$seconds"
     done

@@ -28,13 +28,14 @@ LOGGED = ("loss", "norm") + tuple(f"t<{(i + 1) / BINS:g}" for i in range(BINS)) 
 
 HEAD, TAIL, LOOP = 0.30, 0.03, 0.04         # shares of clips with reference frames
 NO_TEXT = 0.08
-# Shares of times: evenly, near the sampler's middle, and at the very start, where there is
-# nothing but the text to go by.  The rest are where the sampler takes its steps.
-EVEN, MIDDLE, START = 0.1, 0.2, 0.1
+# Shares of times: evenly, near the sampler's middle, where shapes form, and at the very start,
+# where there is nothing but the text to go by.  The rest are where the sampler takes its steps.
+EVEN, MIDDLE, FORMING, START = 0.1, 0.15, 0.25, 0.1
+FORMING_RANGE = 0.8, 0.97
 START_WIDTH = 0.04
 # Tokens that show an object count more below time KNOWN, not above UNKNOWN, where its place is
 # still open: the best answer there would be an object in too many places.
-KNOWN, UNKNOWN = 0.85, 0.97
+KNOWN, UNKNOWN = 0.93, 0.985
 REFERENCE_NOISE = 0.02                      # a user's picture is not quite one of ours
 
 
@@ -162,6 +163,8 @@ def make_loss(net, pool, shapes, batches, tokenizers, device, weight, compiled=(
             t = alpha * s / (1 + (alpha - 1) * s)
             t = torch.where(kind > 1 - EVEN, u, t)
             t = torch.where((kind > 1 - EVEN - START) & (kind <= 1 - EVEN), 1 - START_WIDTH * u, t)
+            low, high = FORMING_RANGE
+            t = torch.where((kind > MIDDLE) & (kind <= MIDDLE + FORMING), low + (high - low) * u, t)
             noise = torch.randn_like(x)
             target = noise - x
             xt = torch.lerp(x, noise, t[:, None, None])
