@@ -37,10 +37,10 @@ osr_check_dtype(OsrOpsContext *ctx, const char *op, OsrDType dtype, uint32_t dty
 {
   if ((unsigned) dtype >= OSR_N_DTYPES || !(OSR_MASK_OF(dtype) & OSR_FLOAT_DTYPES))
     return osr_fail(ctx, OSR_ERR_INVALID, "%s: %s is no activation type", op,
-                    osr_dtype_name(dtype));
+                    osr_ops_dtype_name(dtype));
   if (!(OSR_MASK_OF(dtype) & dtypes))
     return osr_fail(ctx, OSR_ERR_UNSUPPORTED, "%s: this backend has no %s", op,
-                    osr_dtype_name(dtype));
+                    osr_ops_dtype_name(dtype));
   return OSR_OK;
 }
 
@@ -49,7 +49,8 @@ osr_check_w_dtype(OsrOpsContext *ctx, const char *op, OsrDType dtype)
 {
   if ((unsigned) dtype >= OSR_N_DTYPES ||
       !(OSR_MASK_OF(dtype) & (OSR_FLOAT_DTYPES | OSR_MASK_OF(OSR_DTYPE_F8_E4M3))))
-    return osr_fail(ctx, OSR_ERR_INVALID, "%s: %s is no weight type", op, osr_dtype_name(dtype));
+    return osr_fail(ctx, OSR_ERR_INVALID, "%s: %s is no weight type", op,
+                    osr_ops_dtype_name(dtype));
   return OSR_OK;
 }
 
@@ -363,7 +364,7 @@ osr_check_copy2d(OsrOpsContext *ctx, const OsrCopy2d *p)
   if (p->x_dtype != p->y_dtype &&
       (!(OSR_MASK_OF(p->x_dtype) & floats) || !(OSR_MASK_OF(p->y_dtype) & floats)))
     return osr_fail(ctx, OSR_ERR_UNSUPPORTED, "copy2d: no conversion from %s to %s",
-                    osr_dtype_name(p->x_dtype), osr_dtype_name(p->y_dtype));
+                    osr_ops_dtype_name(p->x_dtype), osr_ops_dtype_name(p->y_dtype));
   OSR_REQUIRE(ctx, p->m >= 0 && p->n >= 0, "copy2d: bad size %lld x %lld", (long long) p->m,
               (long long) p->n);
   if (p->m == 0 || p->n == 0)

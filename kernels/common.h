@@ -61,7 +61,7 @@ osr_scratch_free(OsrOpsContext *ctx, void *ptr, size_t size)
 
 /* "f32", "bf16", ... for messages. */
 static inline const char *
-osr_dtype_name(OsrDType dtype)
+osr_ops_dtype_name(OsrDType dtype)
 {
   switch (dtype) {
   case OSR_DTYPE_F32:

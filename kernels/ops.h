@@ -34,7 +34,10 @@
 extern "C" {
 #endif
 
-#define OSR_OPS_ABI 1
+#define OSR_OPS_ABI 2
+
+/* Marks that a context keeps, see OsrBackend.mark. */
+#define OSR_MAX_MARKS 64
 
 typedef enum OsrDType {
   OSR_DTYPE_F32 = 0,
@@ -89,6 +92,7 @@ typedef enum OsrPixelFormat {
 typedef enum OsrMatrix { OSR_MATRIX_BT601 = 0, OSR_MATRIX_BT709 } OsrMatrix;
 
 typedef enum OsrCopy { OSR_COPY_TO_DEVICE, OSR_COPY_TO_HOST, OSR_COPY_ON_DEVICE } OsrCopy;
+#define OSR_N_COPIES 3
 
 typedef struct OsrOpsContext OsrOpsContext;
 
@@ -385,15 +389,74 @@ typedef struct OsrBackend {
   /* Bytes free and in all on the device. */
   OsrResult (*mem_info)(OsrOpsContext *ctx, size_t *free, size_t *total);
   /* At least 64-byte aligned (256 on a GPU); NULL when there is not enough. Stream
-   * ordered on asynchronous backends. Contents are undefined. */
+   * ordered on asynchronous backends: what was enqueued before mem_free() may still use the
+   * block. Contents are undefined. */
   void *(*mem_alloc)(OsrOpsContext *ctx, size_t size);
   void (*mem_free)(OsrOpsContext *ctx, void *ptr, size_t size);
   OsrResult (*mem_set)(OsrOpsContext *ctx, void *ptr, int byte, size_t size);
-  /* Ordered with the ops. OSR_COPY_TO_DEVICE returns when the source may be reused,
-   * OSR_COPY_TO_HOST when the data is there. */
+  /* Ordered with the ops. OSR_COPY_TO_DEVICE returns when the source may be reused (the
+   * data need not be on the device yet), OSR_COPY_TO_HOST when the data is there. Each copy
+   * of size > 0 that succeeds is counted with osr_count_copy(), on its kind. */
   OsrResult (*copy)(OsrOpsContext *ctx, OsrCopy kind, void *dst, const void *src, size_t size);
   /* Waits for everything enqueued so far and reports its errors. */
   OsrResult (*synchronize)(OsrOpsContext *ctx);
+
+  /* Marks: how far the stream has come.
+   *
+   * mark() enqueues a mark and stores its number: 1 for the first of a context, then always
+   * one more. It does not wait. It is called like an op: one call of a context at a time.
+   *
+   * wait() blocks until all that was enqueued before the mark is done, and not for what came
+   * after it. It returns OSR_OK then, or the first error of work up to the mark (ctx->error
+   * says in which op). Any thread may call it, also while another is inside of another call
+   * of the context, and it must not hold up that other call. A context keeps its last
+   * OSR_MAX_MARKS marks; of an older one, wait() waits for the oldest that is kept (which is
+   * later) or returns at once if it knows that the old one has been passed. 0 is the start
+   * of the stream: OSR_OK at once. A number that was never given: OSR_ERR_INVALID.
+   *
+   * Failures. Work that fails on the device after its call has returned fails the context for
+   * good: every later mark, wait, synchronize, copy, mem_set, mem_info, graph and op returns
+   * OSR_ERR_DEVICE at once with ctx->error naming the op that failed (the first reason stays),
+   * mem_alloc returns NULL, mem_free gives back what it can, close() works. A wait() for a
+   * mark that was passed before the failure may still return OSR_OK, and should where the
+   * device can tell. After close(), open() of the same device starts anew where the driver is
+   * able to; other devices are not affected.
+   *
+   * A synchronous backend: mark() counts, wait() returns at once. */
+  OsrResult (*mark)(OsrOpsContext *ctx, uint64_t *mark);
+  OsrResult (*wait)(OsrOpsContext *ctx, uint64_t mark);
+
+  /* Graphs: calls that are recorded once and then launched as one. All four are NULL on a
+   * backend that has none.
+   *
+   * Between graph_begin() and graph_end() the ops, mem_set, and OSR_COPY_ON_DEVICE that the
+   * calling thread makes on the context are recorded, with the addresses and numbers that
+   * they are given, and are not run. Arguments are checked and errors returned as ever. Ops
+   * may use scratch_alloc and scratch_free as ever: the owner sees to it that what they get
+   * belongs to the graph alone for as long as it lives; a call may not keep an address that a
+   * later call could free (a workspace that may grow, for instance). From that thread, mem_alloc
+   * returns NULL and copy to or from the host, mark, wait, synchronize, graph_begin and
+   * graph_launch fail with OSR_ERR_INVALID; mem_free works as ever and is not recorded.
+   * Other threads call no ops meanwhile (the owner's lock), but mem_alloc, mem_free, mem_set,
+   * mem_info, copy, wait and synchronize they may call: these run as if nothing were recorded,
+   * are not recorded, and do not spoil the recording.
+   *
+   * graph_end() ends the recording and makes *graph of it; with graph = NULL it throws the
+   * recording away and returns OSR_OK. Whatever graph_begin(), a recorded call or graph_end()
+   * returns, the context works on after graph_end() (a failed graph_begin() needs none) and
+   * nothing of the recording has been run, unless the device itself is lost. *graph is NULL
+   * after a failure. graph_end() without graph_begin(): OSR_ERR_INVALID.
+   *
+   * graph_launch() enqueues all calls of the graph, in their order, behind what is enqueued
+   * before, and does not wait. A graph may be launched any number of times, also while a
+   * launch of it is still enqueued; launches run one after the other. All memory that it
+   * names has to be alive each time. graph_free() may be called while launches are enqueued:
+   * they still run. NULL is ignored. All graphs of a context are freed before close(). */
+  OsrResult (*graph_begin)(OsrOpsContext *ctx);
+  OsrResult (*graph_end)(OsrOpsContext *ctx, void **graph);
+  OsrResult (*graph_launch)(OsrOpsContext *ctx, void *graph);
+  void (*graph_free)(OsrOpsContext *ctx, void *graph);
+
   OsrOps ops;
 } OsrBackend;
 
@@ -408,7 +471,32 @@ struct OsrOpsContext {
   void *stream;  /* cudaStream_t, NULL on CPUs */
   void *impl;    /* the backend's own */
   char error[256];
+  /* Copies so far and their bytes, by OsrCopy. open() and close() leave them alone. */
+  uint64_t n_copies[OSR_N_COPIES], copied_bytes[OSR_N_COPIES];
+  uint64_t n_marks; /* given so far, by mark() */
 };
+
+/* Of copy() alone. Copies may be made by several threads at a time. */
+static inline void
+osr_count_copy(OsrOpsContext *ctx, OsrCopy kind, size_t size)
+{
+  __atomic_fetch_add(&ctx->n_copies[kind], 1, __ATOMIC_RELAXED);
+  __atomic_fetch_add(&ctx->copied_bytes[kind], (uint64_t) size, __ATOMIC_RELAXED);
+}
+
+/* mark() and wait() of a synchronous backend. */
+static inline OsrResult
+osr_mark_at_once(OsrOpsContext *ctx, uint64_t *mark)
+{
+  *mark = __atomic_add_fetch(&ctx->n_marks, 1, __ATOMIC_RELAXED);
+  return OSR_OK;
+}
+
+static inline OsrResult
+osr_wait_at_once(OsrOpsContext *ctx, uint64_t mark)
+{
+  return mark <= __atomic_load_n(&ctx->n_marks, __ATOMIC_RELAXED) ? OSR_OK : OSR_ERR_INVALID;
+}
 
 /* Plain C with double accumulators, f32 in and out: the definition of every op. */
 extern const OsrBackend osr_backend_ref;

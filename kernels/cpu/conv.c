@@ -458,7 +458,7 @@ osr_cpu_conv3d(OsrOpsContext *ctx, const OsrConv3d *p)
   OSR_TRY(osr_check_conv3d(ctx, p, OSR_CPU_DTYPES));
   if (p->w_dtype != OSR_DTYPE_F32)
     return osr_fail(ctx, OSR_ERR_UNSUPPORTED, "conv3d: cpu has no %s weights",
-                    osr_dtype_name(p->w_dtype));
+                    osr_ops_dtype_name(p->w_dtype));
   if (p->batch == 0 || p->t == 0 || p->h == 0 || p->w_in == 0 || p->c_out == 0)
     return OSR_OK;
   if (is_pointwise(p))

@@ -94,10 +94,10 @@ cpu_mem_set(OsrOpsContext *ctx, void *ptr, int byte, size_t size)
 static OsrResult
 cpu_copy(OsrOpsContext *ctx, OsrCopy kind, void *dst, const void *src, size_t size)
 {
-  (void) ctx;
-  (void) kind;
-  if (size > 0)
-    memmove(dst, src, size);
+  if (size == 0)
+    return OSR_OK;
+  memmove(dst, src, size);
+  osr_count_copy(ctx, kind, size);
   return OSR_OK;
 }
 
@@ -139,6 +139,8 @@ const OsrBackend osr_backend_cpu = {
     .mem_set = cpu_mem_set,
     .copy = cpu_copy,
     .synchronize = cpu_synchronize,
+    .mark = osr_mark_at_once,
+    .wait = osr_wait_at_once,
     .ops =
         {
             .linear = osr_cpu_linear,

@@ -261,7 +261,7 @@ osr_cpu_linear(OsrOpsContext *ctx, const OsrLinear *p)
   OSR_TRY(osr_check_linear(ctx, p, OSR_CPU_DTYPES));
   if (p->w_dtype != OSR_DTYPE_F32)
     return osr_fail(ctx, OSR_ERR_UNSUPPORTED, "linear: cpu has no %s weights",
-                    osr_dtype_name(p->w_dtype));
+                    osr_ops_dtype_name(p->w_dtype));
   if (p->batch == 0 || p->m == 0 || p->n == 0)
     return OSR_OK;
   return p->batch * p->m <= 2 * OSR_DOTS_ROWS ? linear_few_rows(ctx, p) : linear_tiled(ctx, p);

@@ -508,11 +508,16 @@ consume(const Args &a, Barriers<S> *bar, const unsigned char *q_s, const unsigne
 
 #endif /* __CUDA_ARCH_FEAT_SM90_ALL */
 
-/* Built for anything but sm_90a the kernel is empty and has no static shared memory, by which the
- * host tells. */
+/* See osr_cuda_has_kernel(). */
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+#define BOUND THREADS
+#else
+#define BOUND 1
+#endif
+
 template <class S>
 __global__ void
-__launch_bounds__(THREADS, 1)
+__launch_bounds__(BOUND, 1)
     attention_wgmma(const __grid_constant__ CUtensorMap q_map,
                     const __grid_constant__ CUtensorMap k_map,
                     const __grid_constant__ CUtensorMap v_map, const __grid_constant__ Args a)
@@ -601,15 +606,12 @@ launch(OsrOpsContext *ctx, const OsrAttention *p)
 {
   const int64_t columns = (int64_t) p->heads * p->head_dim, q_tiles = (p->lq + BM - 1) / BM;
   CUtensorMap q_map, k_map, v_map;
-  cudaFuncAttributes attributes;
   int64_t tiles;
   Args a = {};
 
   if (__builtin_mul_overflow(q_tiles * p->heads, p->batch, &tiles) || tiles > INT32_MAX / 2)
     return osr_fail(ctx, OSR_ERR_UNSUPPORTED, "attention: too many tiles of %d queries", BM);
-  OSR_TRY(osr_cuda_check(ctx, cudaFuncGetAttributes(&attributes, (const void *) attention_wgmma<S>),
-                         "attention: looking for kernel wgmma"));
-  if (attributes.sharedSizeBytes == 0)
+  if (!osr_cuda_has_kernel((const void *) attention_wgmma<S>, THREADS))
     return osr_fail(ctx, OSR_ERR_UNSUPPORTED, "attention: not built for sm_90a");
   if (!encode(&q_map, p->q, columns, p->lq, p->q_ld, p->batch, p->q_batch, BM) ||
       !encode(&k_map, p->k, columns, p->lk, p->k_ld, p->batch, p->k_batch, S::BN) ||

@@ -48,7 +48,7 @@ typedef enum OsrWgmmaVariant {
 const char *osr_cuda_attention_wgmma_refuses(OsrOpsContext *ctx, const OsrAttention *p);
 const char *osr_cuda_attention_mma_refuses(OsrOpsContext *ctx, const OsrAttention *p);
 
-/* Enqueue the call on ctx->stream. The first two give OSR_ERR_UNSUPPORTED where they refuse, and
+/* Enqueue the call. The first two give OSR_ERR_UNSUPPORTED where they refuse, and
  * the Hopper path also when the driver takes no tensor map of these strides: the next path down
  * runs the call then. */
 OsrResult osr_cuda_attention_wgmma(OsrOpsContext *ctx, const OsrAttention *p,
@@ -81,7 +81,7 @@ osr_attention_launch(OsrOpsContext *ctx, const char *name, void (*kernel)(Params
   config.gridDim = dim3((unsigned) blocks);
   config.blockDim = dim3((unsigned) threads);
   config.dynamicSmemBytes = shared;
-  config.stream = (cudaStream_t) ctx->stream;
+  config.stream = osr_cuda(ctx)->stream;
   OSR_TRY(osr_cuda_check(ctx,
                          cudaFuncSetAttribute((const void *) kernel,
                                               cudaFuncAttributeMaxDynamicSharedMemorySize,

@@ -19,7 +19,7 @@ osr_cuda_begin(OsrOpsContext *ctx, const char *op)
     memcpy(ctx->error, cuda->reason, sizeof ctx->error);
     return OSR_ERR_DEVICE;
   }
-  cuda->history[cuda->n_ops++ % OSR_CUDA_HISTORY] = op;
+  cuda->history[__atomic_fetch_add(&cuda->n_ops, 1, __ATOMIC_RELAXED) % OSR_CUDA_HISTORY] = op;
   return osr_cuda_check(ctx, cudaSetDevice(cuda->device), "%s: selecting device %d", op,
                         cuda->device);
 }
@@ -39,13 +39,6 @@ append_reason(OsrCuda *cuda, cudaError_t error, char *text, size_t size)
                             cuda->history[i % OSR_CUDA_HISTORY]);
 }
 
-/* Asking a stream that records a graph fails without a fault of the device. */
-static bool
-about_capture(cudaError_t error)
-{
-  return error >= cudaErrorStreamCaptureUnsupported && error <= cudaErrorStreamCaptureWrongThread;
-}
-
 static OsrResult
 fail(OsrOpsContext *ctx, cudaError_t error, const char *fmt, va_list args)
 {
@@ -58,8 +51,8 @@ fail(OsrOpsContext *ctx, cudaError_t error, const char *fmt, va_list args)
   /* An error of a call is gone once it has been read. One of the device stays, and so does
    * its first reason. */
   cudaGetLastError();
-  after = cudaStreamQuery(cuda->stream);
-  if (after != cudaSuccess && after != cudaErrorNotReady && !about_capture(after)) {
+  after = cudaStreamQuery(cuda->main);
+  if (after != cudaSuccess && after != cudaErrorNotReady) {
     cuda->broken = true;
     memcpy(cuda->reason, ctx->error, sizeof cuda->reason);
   }
@@ -88,7 +81,7 @@ osr_cuda_launched(OsrOpsContext *ctx, const char *fmt, ...)
   OsrResult result;
   va_list args;
 
-  if (error == cudaSuccess && osr_cuda(ctx)->sync_each)
+  if (error == cudaSuccess && osr_cuda(ctx)->sync_each && !osr_cuda_recording(osr_cuda(ctx)))
     error = cudaStreamSynchronize(osr_cuda(ctx)->stream);
   if (error == cudaSuccess)
     return OSR_OK;
@@ -96,6 +89,18 @@ osr_cuda_launched(OsrOpsContext *ctx, const char *fmt, ...)
   result = fail(ctx, error, fmt, args);
   va_end(args);
   return result;
+}
+
+bool
+osr_cuda_has_kernel(const void *kernel, int threads)
+{
+  struct cudaFuncAttributes attributes;
+
+  if (cudaFuncGetAttributes(&attributes, kernel) != cudaSuccess) {
+    cudaGetLastError();
+    return false;
+  }
+  return attributes.maxThreadsPerBlock >= threads;
 }
 
 /* --- devices --- */
@@ -171,6 +176,16 @@ gate_choice(void)
   return OSR_CUDA_GATE_BEST;
 }
 
+/* The lower of what the device has and what the environment asks for. */
+static int
+capability_choice(int capability)
+{
+  const char *value = getenv("OSR_CUDA_CAPABILITY");
+  int asked = value ? atoi(value) : 0;
+
+  return asked >= MIN_CAPABILITY && asked < capability ? asked : capability;
+}
+
 /* The parts of a context, in the order of their making. */
 static OsrResult
 start(OsrOpsContext *ctx)
@@ -185,13 +200,13 @@ start(OsrOpsContext *ctx)
     return osr_fail(ctx, OSR_ERR_DEVICE,
                     "cuda: device %d has compute capability %d.%d, at least %d.%d is needed",
                     device, major, minor, MIN_CAPABILITY / 10, MIN_CAPABILITY % 10);
+  cuda->capability = capability_choice(cuda->capability);
   cuda->n_sms = attribute(cudaDevAttrMultiProcessorCount, device);
   cuda->l2_size = (size_t) attribute(cudaDevAttrL2CacheSize, device);
   cuda->max_shared = (size_t) attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
 
   OSR_TRY(osr_cuda_check(ctx, cudaSetDevice(device), "cuda: opening device %d", device));
-  OSR_TRY(osr_cuda_check(ctx, cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking),
-                         "cuda: stream of device %d", device));
+  OSR_TRY(osr_cuda_streams_open(ctx));
   OSR_TRY(osr_cuda_memory_open(ctx));
   return osr_cuda_gemm_open(ctx);
 }
@@ -205,12 +220,14 @@ cuda_close(OsrOpsContext *ctx)
     return;
   /* A lost device fails all of these, and there is nobody left to tell. */
   cudaSetDevice(cuda->device);
-  if (cuda->stream)
-    cudaStreamSynchronize(cuda->stream);
+  if (cuda->main)
+    cudaStreamSynchronize(cuda->main);
   osr_cuda_gemm_close(ctx);
   osr_cuda_memory_close(ctx);
-  if (cuda->stream)
-    cudaStreamDestroy(cuda->stream);
+  osr_cuda_streams_close(ctx);
+  /* Without this the driver would refuse the device for the rest of the process. */
+  if (cuda->broken)
+    cudaDeviceReset();
   cudaGetLastError();
   free(cuda);
   ctx->impl = NULL;
@@ -244,15 +261,8 @@ cuda_open(OsrOpsContext *ctx, int index)
   if (result != OSR_OK)
     cuda_close(ctx);
   else
-    ctx->stream = cuda->stream;
+    ctx->stream = cuda->main;
   return result;
-}
-
-static OsrResult
-cuda_synchronize(OsrOpsContext *ctx)
-{
-  OSR_TRY(osr_cuda_begin(ctx, "synchronize"));
-  return osr_cuda_check(ctx, cudaStreamSynchronize(osr_cuda(ctx)->stream), "synchronize");
 }
 
 static const OsrBackend osr_backend_cuda = {
@@ -267,7 +277,13 @@ static const OsrBackend osr_backend_cuda = {
   .mem_free = osr_cuda_mem_free,
   .mem_set = osr_cuda_mem_set,
   .copy = osr_cuda_copy,
-  .synchronize = cuda_synchronize,
+  .synchronize = osr_cuda_synchronize,
+  .mark = osr_cuda_mark,
+  .wait = osr_cuda_wait,
+  .graph_begin = osr_cuda_graph_begin,
+  .graph_end = osr_cuda_graph_end,
+  .graph_launch = osr_cuda_graph_launch,
+  .graph_free = osr_cuda_graph_free,
   .ops =
       {
           .linear = osr_cuda_linear,

@@ -147,17 +147,9 @@ plan_tiles(OsrOpsContext *ctx, const OsrConv3d *p, Plan *plan)
 static bool
 kernel_runs(const OsrConvKernel *kernel, int cc)
 {
-  cudaFuncAttributes attributes;
-
   if (kernel->device_cc != 90)
     return cc >= kernel->device_cc;
-  if (cc != 90)
-    return false;
-  if (cudaFuncGetAttributes(&attributes, kernel->function) != cudaSuccess) {
-    cudaGetLastError();
-    return false;
-  }
-  return attributes.binaryVersion == 90 && attributes.ptxVersion >= 90;
+  return cc == 90 && osr_cuda_has_kernel(kernel->function, kernel->threads);
 }
 
 /* The first of the list that will do. */
@@ -199,7 +191,7 @@ plan_kernel(OsrOpsContext *ctx, const OsrConv3d *p, const OsrConvKernel *kernel,
     return osr_fail(ctx, OSR_ERR_UNSUPPORTED,
                     "conv3d: no kernel for %s and %d channels out on a device of compute "
                     "capability %d",
-                    osr_dtype_name(p->dtype), p->c_out, cuda->capability);
+                    osr_ops_dtype_name(p->dtype), p->c_out, cuda->capability);
   return OSR_OK;
 }
 
@@ -325,7 +317,7 @@ osr_conv3d_with(OsrOpsContext *ctx, const OsrConv3d *p, const OsrConvKernel *ker
   OSR_TRY(osr_check_conv3d(ctx, p, OSR_CUDA_DTYPES));
   if (p->w_dtype != OSR_DTYPE_F32 && p->w_dtype != OSR_DTYPE_BF16 && p->w_dtype != OSR_DTYPE_F16)
     return osr_fail(ctx, OSR_ERR_UNSUPPORTED, "conv3d: cuda has no %s weights",
-                    osr_dtype_name(p->w_dtype));
+                    osr_ops_dtype_name(p->w_dtype));
   if (p->batch == 0 || p->t == 0 || p->h == 0 || p->w_in == 0 || p->c_out == 0)
     return OSR_OK;
   if (!kernel && is_linear(p) && ctx->backend->ops.linear)

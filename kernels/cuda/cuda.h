@@ -4,6 +4,7 @@
  *
  *   backend.c        devices, contexts, errors, the table
  *   memory.c         the memory pool, copies through pinned staging memory
+ *   stream.c         marks and graphs
  *   gemm.c           cuBLASLt: plans a shape, their cache, autotuning
  *   device.cuh       what kernels share: wide loads, sums, activations, grids
  *   linear.cu        linear: what cuBLASLt leaves over, few rows, odd shapes
@@ -24,6 +25,7 @@
  *   OSR_CUDA_TF32=1          products of f32 matrices on tensor cores, 10 bits of mantissa
  *   OSR_CUDA_AUTOTUNE=FILE   time the algorithms of each new product once, keep them in FILE
  *   OSR_CUDA_GATE=NAME       only this way of fusing gates: vector, weights or none
+ *   OSR_CUDA_CAPABILITY=80   the kernels of an older card, which newer ones run too
  *   OSR_CUDA_SYNC=1          wait after each launch, so that a fault names its own op
  *
  * Without meson, from the top of the repository:
@@ -65,14 +67,18 @@ typedef struct OsrCudaGemms OsrCudaGemms;
 /* ctx->impl */
 typedef struct OsrCuda {
   int device;
-  int capability; /* 80, 89, 90 ... */
+  int capability; /* 80, 89, 90 ... that kernels are chosen for */
   int n_sms;
   size_t l2_size;
   size_t max_shared; /* dynamic shared memory a block may ask for */
   bool tf32, sync_each;
   OsrCudaGate gate;
 
-  cudaStream_t stream;
+  cudaStream_t stream; /* what ops enqueue on: main, or record during a recording */
+  cudaStream_t main, record;
+  bool recording; /* read and written atomically */
+  pthread_t recorder;
+  cudaEvent_t marks[OSR_MAX_MARKS];
   cudaMemPool_t pool;
 
   cublasLtHandle_t lt;
@@ -115,6 +121,27 @@ OsrResult osr_cuda_check(OsrOpsContext *ctx, cudaError_t error, const char *fmt,
 
 /* After the launches of an op: whether they were accepted. */
 OsrResult osr_cuda_launched(OsrOpsContext *ctx, const char *fmt, ...) OSR_PRINTF(2, 3);
+
+/* Whether this build has `kernel` for the device, with `threads` threads a block. Kernels that
+ * need sm_90a are compiled for other targets as well, empty and with a bound of one thread. */
+bool osr_cuda_has_kernel(const void *kernel, int threads);
+
+/* --- stream.c --- */
+
+OsrResult osr_cuda_streams_open(OsrOpsContext *ctx);
+void osr_cuda_streams_close(OsrOpsContext *ctx);
+/* Whether this thread records a graph, and the stream that its memory calls belong on. */
+bool osr_cuda_recording(const OsrCuda *cuda);
+cudaStream_t osr_cuda_stream(const OsrCuda *cuda);
+/* OSR_ERR_INVALID when it does. */
+OsrResult osr_cuda_not_recording(OsrOpsContext *ctx, const char *what);
+OsrResult osr_cuda_mark(OsrOpsContext *ctx, uint64_t *mark);
+OsrResult osr_cuda_wait(OsrOpsContext *ctx, uint64_t mark);
+OsrResult osr_cuda_synchronize(OsrOpsContext *ctx);
+OsrResult osr_cuda_graph_begin(OsrOpsContext *ctx);
+OsrResult osr_cuda_graph_end(OsrOpsContext *ctx, void **graph);
+OsrResult osr_cuda_graph_launch(OsrOpsContext *ctx, void *graph);
+void osr_cuda_graph_free(OsrOpsContext *ctx, void *graph);
 
 /* --- memory.c --- */
 

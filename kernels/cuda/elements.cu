@@ -380,7 +380,7 @@ osr_cuda_copy2d(OsrOpsContext *ctx, const OsrCopy2d *p)
   if (!fits)
     return osr_too_large(ctx, "copy2d");
   return osr_cuda_launched(ctx, "copy2d: %lld x %lld, %s to %s", (long long) p->m, (long long) p->n,
-                           osr_dtype_name(p->x_dtype), osr_dtype_name(p->y_dtype));
+                           osr_ops_dtype_name(p->x_dtype), osr_ops_dtype_name(p->y_dtype));
 }
 
 extern "C" OsrResult
@@ -389,10 +389,10 @@ osr_cuda_convert(OsrOpsContext *ctx, OsrDType from, const void *x, OsrDType to, 
   const Rows r = { (const char *) x, (char *) y, n, n, 1, n };
 
   if (!convert_types(&r, from, to, osr_cuda(ctx)->stream))
-    return osr_fail(ctx, OSR_ERR_UNSUPPORTED, "no conversion from %s to %s", osr_dtype_name(from),
-                    osr_dtype_name(to));
+    return osr_fail(ctx, OSR_ERR_UNSUPPORTED, "no conversion from %s to %s",
+                    osr_ops_dtype_name(from), osr_ops_dtype_name(to));
   return osr_cuda_launched(ctx, "conversion of %lld numbers from %s to %s", (long long) n,
-                           osr_dtype_name(from), osr_dtype_name(to));
+                           osr_ops_dtype_name(from), osr_ops_dtype_name(to));
 }
 
 /* --- embedding --- */

@@ -26,6 +26,7 @@ typedef struct GemmKey {
 } GemmKey;
 
 #define KEY_FIELDS (sizeof(GemmKey) / sizeof(int64_t))
+#define ALGO_WORDS (sizeof((cublasLtMatmulAlgo_t *) 0)->data / sizeof(uint64_t))
 
 typedef struct GemmPlan {
   GemmKey key;
@@ -241,38 +242,50 @@ enqueue(const OsrCuda *cuda, GemmPlan *plan, const OsrCudaGemm *g, void *y)
 
 /* --- autotuning --- */
 
-/* A line is the machine, the key's numbers and the algorithm's eight words in hexadecimal. */
+/* A line is the machine, the key's numbers and the algorithm's eight words in hexadecimal. One
+ * of another machine, or cut short by a process that ended while it wrote, is no use. */
+static bool
+parse_tuned(const char *line, const char *machine, TunedAlgo *entry)
+{
+  int64_t *fields = (int64_t *) &entry->key;
+  const size_t length = strlen(machine);
+  char *end;
+
+  if (strncmp(line, machine, length) != 0 || line[length] != ' ')
+    return false;
+  line += length;
+  for (size_t i = 0; i < KEY_FIELDS; i++, line = end) {
+    fields[i] = strtoll(line, &end, 10);
+    if (end == line)
+      return false;
+  }
+  for (size_t i = 0; i < ALGO_WORDS; i++, line = end) {
+    entry->algo.data[i] = strtoull(line, &end, 16);
+    if (end == line)
+      return false;
+  }
+  return *line == '\n';
+}
+
 static void
 load_tuned(OsrCudaGemms *gemms)
 {
   FILE *f = fopen(gemms->tune_file, "re");
-  char machine[sizeof gemms->machine];
+  char line[2048];
+  TunedAlgo entry;
 
   if (!f)
     return;
-  while (fscanf(f, "%319s", machine) == 1) {
-    TunedAlgo *all = realloc(gemms->tuned, (gemms->n_tuned + 1) * sizeof *all), entry;
-    int64_t *fields = (int64_t *) &entry.key;
-    bool ok = all != NULL;
+  while (fgets(line, sizeof line, f)) {
+    TunedAlgo *all;
 
-    if (all)
-      gemms->tuned = all;
-    for (size_t i = 0; ok && i < KEY_FIELDS; i++) {
-      long long value = 0;
-
-      ok = fscanf(f, "%lld", &value) == 1;
-      fields[i] = value;
-    }
-    for (size_t i = 0; ok && i < sizeof entry.algo.data / sizeof *entry.algo.data; i++) {
-      unsigned long long value = 0;
-
-      ok = fscanf(f, "%llx", &value) == 1;
-      entry.algo.data[i] = value;
-    }
-    if (!ok)
+    if (!parse_tuned(line, gemms->machine, &entry))
+      continue;
+    all = realloc(gemms->tuned, (gemms->n_tuned + 1) * sizeof *all);
+    if (!all)
       break;
-    if (strcmp(machine, gemms->machine) == 0)
-      gemms->tuned[gemms->n_tuned++] = entry;
+    gemms->tuned = all;
+    gemms->tuned[gemms->n_tuned++] = entry;
   }
   fclose(f);
 }
@@ -289,7 +302,7 @@ save_tuned(const OsrCudaGemms *gemms, const GemmPlan *plan)
   fprintf(f, "%s", gemms->machine);
   for (size_t i = 0; i < KEY_FIELDS; i++)
     fprintf(f, " %lld", (long long) fields[i]);
-  for (size_t i = 0; i < sizeof plan->algo.data / sizeof *plan->algo.data; i++)
+  for (size_t i = 0; i < ALGO_WORDS; i++)
     fprintf(f, " %llx", (unsigned long long) plan->algo.data[i]);
   fprintf(f, "\n");
   fclose(f);
@@ -371,21 +384,12 @@ tune(OsrOpsContext *ctx, GemmPlan *plan, const OsrCudaGemm *g,
   cudaGetLastError();
 }
 
-static bool
-capturing(const OsrCuda *cuda)
-{
-  enum cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-
-  return cudaStreamIsCapturing(cuda->stream, &status) == cudaSuccess &&
-         status != cudaStreamCaptureStatusNone;
-}
-
 static void
 make_plan(OsrOpsContext *ctx, GemmPlan *plan, const OsrCudaGemm *g)
 {
   OsrCuda *cuda = osr_cuda(ctx);
   cublasLtMatmulHeuristicResult_t results[CANDIDATES];
-  const bool tuning = cuda->gemms->tune_file && !capturing(cuda);
+  const bool tuning = cuda->gemms->tune_file && !osr_cuda_recording(cuda);
   int n;
 
   if (g->batch > INT32_MAX || !describe(plan, g->bias))

@@ -64,16 +64,6 @@ osr_cuda_mem_info(OsrOpsContext *ctx, size_t *free, size_t *total)
   return OSR_OK;
 }
 
-static bool
-capturing(const OsrCuda *cuda)
-{
-  enum cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-
-  if (cudaStreamIsCapturing(cuda->stream, &status) != cudaSuccess)
-    cudaGetLastError();
-  return status != cudaStreamCaptureStatusNone;
-}
-
 /* Without a message: the owner's pool has more to say, and may call from any thread. */
 void *
 osr_cuda_mem_alloc(OsrOpsContext *ctx, size_t size)
@@ -81,19 +71,17 @@ osr_cuda_mem_alloc(OsrOpsContext *ctx, size_t size)
   OsrCuda *cuda = osr_cuda(ctx);
   void *ptr = NULL;
 
-  if (cuda->broken || cudaSetDevice(cuda->device) != cudaSuccess)
+  if (cuda->broken || osr_cuda_recording(cuda) || cudaSetDevice(cuda->device) != cudaSuccess)
     return NULL;
   if (size == 0)
     size = 1;
-  if (cudaMallocFromPoolAsync(&ptr, size, cuda->pool, cuda->stream) == cudaSuccess)
+  if (cudaMallocFromPoolAsync(&ptr, size, cuda->pool, cuda->main) == cudaSuccess)
     return ptr;
   cudaGetLastError();
-  if (capturing(cuda))
-    return NULL;
   /* What is on its way back into the pool, and the holes in it, may be enough together. */
-  if (cudaStreamSynchronize(cuda->stream) == cudaSuccess &&
+  if (cudaStreamSynchronize(cuda->main) == cudaSuccess &&
       cudaMemPoolTrimTo(cuda->pool, 0) == cudaSuccess &&
-      cudaMallocFromPoolAsync(&ptr, size, cuda->pool, cuda->stream) == cudaSuccess)
+      cudaMallocFromPoolAsync(&ptr, size, cuda->pool, cuda->main) == cudaSuccess)
     return ptr;
   cudaGetLastError();
   return NULL;
@@ -107,7 +95,7 @@ osr_cuda_mem_free(OsrOpsContext *ctx, void *ptr, size_t size)
   (void) size;
   if (!ptr)
     return;
-  if (cudaSetDevice(cuda->device) != cudaSuccess || cudaFreeAsync(ptr, cuda->stream) != cudaSuccess)
+  if (cudaSetDevice(cuda->device) != cudaSuccess || cudaFreeAsync(ptr, cuda->main) != cudaSuccess)
     cudaGetLastError(); /* a lost device: the memory is gone with it */
 }
 
@@ -117,7 +105,7 @@ osr_cuda_mem_set(OsrOpsContext *ctx, void *ptr, int byte, size_t size)
   OSR_TRY(osr_cuda_begin(ctx, "mem_set"));
   if (size == 0)
     return OSR_OK;
-  return osr_cuda_check(ctx, cudaMemsetAsync(ptr, byte, size, osr_cuda(ctx)->stream),
+  return osr_cuda_check(ctx, cudaMemsetAsync(ptr, byte, size, osr_cuda_stream(osr_cuda(ctx))),
                         "mem_set: %zu bytes", size);
 }
 
@@ -165,9 +153,9 @@ stage_to_device(OsrCuda *cuda, char *dst, const char *src, size_t size)
     if (error != cudaSuccess)
       break;
     memcpy(slot, src + at, part);
-    error = cudaMemcpyAsync(dst + at, slot, part, cudaMemcpyHostToDevice, cuda->stream);
+    error = cudaMemcpyAsync(dst + at, slot, part, cudaMemcpyHostToDevice, cuda->main);
     if (error == cudaSuccess)
-      error = cudaEventRecord(cuda->staged[i], cuda->stream);
+      error = cudaEventRecord(cuda->staged[i], cuda->main);
     cuda->next_slot = (i + 1) % OSR_CUDA_SLOTS;
   }
   return error;
@@ -190,9 +178,9 @@ stage_to_host(OsrCuda *cuda, char *dst, const char *src, size_t size)
     char *slot = cuda->staging + i * OSR_CUDA_SLOT_SIZE;
 
     if (send) {
-      error = cudaMemcpyAsync(slot, src + at, part, cudaMemcpyDeviceToHost, cuda->stream);
+      error = cudaMemcpyAsync(slot, src + at, part, cudaMemcpyDeviceToHost, cuda->main);
       if (error == cudaSuccess)
-        error = cudaEventRecord(cuda->staged[i], cuda->stream);
+        error = cudaEventRecord(cuda->staged[i], cuda->main);
       sent++;
     } else {
       error = cudaEventSynchronize(cuda->staged[i]);
@@ -214,9 +202,9 @@ copy_host(OsrCuda *cuda, OsrCopy kind, void *dst, const void *src, size_t size)
   if (!is_known(up ? src : dst) && have_staging(cuda)) {
     error = up ? stage_to_device(cuda, dst, src, size) : stage_to_host(cuda, dst, src, size);
   } else {
-    error = cudaMemcpyAsync(dst, src, size, cudaMemcpyDefault, cuda->stream);
+    error = cudaMemcpyAsync(dst, src, size, cudaMemcpyDefault, cuda->main);
     if (error == cudaSuccess)
-      error = cudaStreamSynchronize(cuda->stream);
+      error = cudaStreamSynchronize(cuda->main);
   }
   pthread_mutex_unlock(&cuda->staging_lock);
   return error;
@@ -229,16 +217,18 @@ osr_cuda_copy(OsrOpsContext *ctx, OsrCopy kind, void *dst, const void *src, size
   cudaError_t error;
 
   OSR_TRY(osr_cuda_begin(ctx, "copy"));
+  if (kind != OSR_COPY_ON_DEVICE) /* the host's part would not be in the graph */
+    OSR_TRY(osr_cuda_not_recording(ctx, "copy to or from the host"));
   if (size == 0)
     return OSR_OK;
   if (kind == OSR_COPY_ON_DEVICE)
-    error = cudaMemcpyAsync(dst, src, size, cudaMemcpyDeviceToDevice, cuda->stream);
-  else if (capturing(cuda)) /* the host's part would not be in the graph */
-    return osr_fail(ctx, OSR_ERR_UNSUPPORTED, "copy: to or from the host inside of a graph");
+    error = cudaMemcpyAsync(dst, src, size, cudaMemcpyDeviceToDevice, osr_cuda_stream(cuda));
   else
     error = copy_host(cuda, kind, dst, src, size);
-  return osr_cuda_check(ctx, error, "copy: %zu bytes %s", size,
-                        kind == OSR_COPY_TO_DEVICE ? "to the device"
-                        : kind == OSR_COPY_TO_HOST ? "to the host"
-                                                   : "on the device");
+  OSR_TRY(osr_cuda_check(ctx, error, "copy: %zu bytes %s", size,
+                         kind == OSR_COPY_TO_DEVICE ? "to the device"
+                         : kind == OSR_COPY_TO_HOST ? "to the host"
+                                                    : "on the device"));
+  osr_count_copy(ctx, kind, size);
+  return OSR_OK;
 }

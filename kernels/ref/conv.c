@@ -57,7 +57,7 @@ osr_ref_conv3d(OsrOpsContext *ctx, const OsrConv3d *p)
   OSR_TRY(osr_check_conv3d(ctx, p, OSR_REF_DTYPES));
   if (p->w_dtype != OSR_DTYPE_F32)
     return osr_fail(ctx, OSR_ERR_UNSUPPORTED, "conv3d: ref has no %s weights",
-                    osr_dtype_name(p->w_dtype));
+                    osr_ops_dtype_name(p->w_dtype));
   if (p->batch == 0 || p->t == 0 || p->h == 0 || p->w_in == 0 || p->c_out == 0)
     return OSR_OK;
   osr_conv3d_out(p, &t_out, &h_out, &w_out);

@@ -20,7 +20,7 @@ osr_ref_linear(OsrOpsContext *ctx, const OsrLinear *p)
   OSR_TRY(osr_check_linear(ctx, p, OSR_REF_DTYPES));
   if (p->w_dtype != OSR_DTYPE_F32)
     return osr_fail(ctx, OSR_ERR_UNSUPPORTED, "linear: ref has no %s weights",
-                    osr_dtype_name(p->w_dtype));
+                    osr_ops_dtype_name(p->w_dtype));
   if (p->n == 0)
     return OSR_OK;
 

@@ -90,10 +90,10 @@ ref_mem_set(OsrOpsContext *ctx, void *ptr, int byte, size_t size)
 static OsrResult
 ref_copy(OsrOpsContext *ctx, OsrCopy kind, void *dst, const void *src, size_t size)
 {
-  (void) ctx;
-  (void) kind;
-  if (size > 0)
-    memmove(dst, src, size);
+  if (size == 0)
+    return OSR_OK;
+  memmove(dst, src, size);
+  osr_count_copy(ctx, kind, size);
   return OSR_OK;
 }
 
@@ -117,6 +117,8 @@ const OsrBackend osr_backend_ref = {
     .mem_set = ref_mem_set,
     .copy = ref_copy,
     .synchronize = ref_synchronize,
+    .mark = osr_mark_at_once,
+    .wait = osr_wait_at_once,
     .ops =
         {
             .linear = osr_ref_linear,

@@ -76,6 +76,15 @@ osr_cuda_launched(OsrOpsContext *ctx, const char *fmt, ...)
   return result;
 }
 
+bool
+osr_cuda_has_kernel(const void *kernel, int threads)
+{
+  cudaFuncAttributes attributes;
+
+  return cudaFuncGetAttributes(&attributes, kernel) == cudaSuccess &&
+         attributes.maxThreadsPerBlock >= threads;
+}
+
 static void
 must(cudaError_t error, const char *what)
 {
@@ -418,7 +427,7 @@ describe(const OsrAttention *p, char *text, size_t size)
 
   snprintf(text, size,
            "%s, %lld x %lld queries, %lld keys, %d heads of %d, scale %.3g, ld %lld%s%s%s",
-           osr_dtype_name(p->dtype), (long long) p->batch, (long long) p->lq, (long long) p->lk,
+           osr_ops_dtype_name(p->dtype), (long long) p->batch, (long long) p->lq, (long long) p->lk,
            p->heads, p->head_dim, (double) p->scale, (long long) p->q_ld, masks[p->mask],
            p->kv_len ? ", kv_len" : "", p->rel_bias ? ", bias" : "");
 }

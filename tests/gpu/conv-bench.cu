@@ -49,6 +49,15 @@ osr_cuda_launched(OsrOpsContext *ctx, const char *fmt, ...)
   return osr_cuda_check(ctx, cudaGetLastError(), fmt);
 }
 
+bool
+osr_cuda_has_kernel(const void *kernel, int threads)
+{
+  cudaFuncAttributes attributes;
+
+  return cudaFuncGetAttributes(&attributes, kernel) == cudaSuccess &&
+         attributes.maxThreadsPerBlock >= threads;
+}
+
 static void
 must(cudaError_t error, const char *what)
 {
@@ -265,8 +274,8 @@ describe(const OsrConv3d *p)
   snprintf(text, sizeof text,
            "%s w %s, %lldx%dx%dx%dx%d to %d, k %d%d%d s %d%d%d pad %d+%d %d+%d %d+%d %s up %d %d"
            "%s%s",
-           osr_dtype_name(p->dtype), osr_dtype_name(p->w_dtype), (long long) p->batch, p->t, p->h,
-           p->w_in, p->c_in, p->c_out, p->k_t, p->k_h, p->k_w, p->stride_t, p->stride_h,
+           osr_ops_dtype_name(p->dtype), osr_ops_dtype_name(p->w_dtype), (long long) p->batch, p->t,
+           p->h, p->w_in, p->c_in, p->c_out, p->k_t, p->k_h, p->k_w, p->stride_t, p->stride_h,
            p->stride_w, p->pad_t[0], p->pad_t[1], p->pad_h[0], p->pad_h[1], p->pad_w[0],
            p->pad_w[1], p->pad == OSR_PAD_ZERO ? "zero" : "replicate", p->up_t, p->up_hw,
            p->bias ? ", bias" : "",

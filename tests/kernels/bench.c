@@ -4,7 +4,7 @@
  * those of Open-Sora 2.0, and its share of what the machine can do: the larger of
  * arithmetic over the speed of a large linear, and traffic over that of a large copy, both
  * measured in the same run, over the time taken. Small data stays in caches, so a share of
- * a memory-bound op can pass 100 %.
+ * a memory-bound op can pass 100 %. A large one below 75 % is marked.
  */
 #include "check.h"
 #include "checkops.h"
@@ -16,6 +16,7 @@
 #define MAX_BUFFERS 12
 #define PATTERN (1 << 18) /* elements */
 #define RUNS 5
+#define LARGE_BYTES 5e7 /* beyond these, launches and caches do not matter */
 
 typedef struct Bench {
   Target *target;
@@ -71,10 +72,11 @@ buffer(Bench *b, OsrDType dtype, int64_t n)
   b->bytes += (double) size;
   if (dtype != b->dtype && dtype != OSR_DTYPE_F32)
     backend->mem_set(ctx, p, 0, size);
-  else
-    for (size_t at = 0; at < size; at += block)
-      backend->copy(ctx, OSR_COPY_TO_DEVICE, p + at, b->pattern,
-                    size - at < block ? size - at : block);
+  else {
+    backend->copy(ctx, OSR_COPY_TO_DEVICE, p, b->pattern, size < block ? size : block);
+    for (size_t at = block; at < size; at *= 2)
+      backend->copy(ctx, OSR_COPY_ON_DEVICE, p + at, p, size - at < at ? size - at : at);
+  }
   return p;
 }
 
@@ -119,16 +121,6 @@ measure(Bench *b, CallFn call, const void *params)
   return times[runs / 2];
 }
 
-static const OpTest *
-find_test(const char *op)
-{
-  const OpTest *test = op_tests;
-
-  while (strcmp(test->name, op) != 0)
-    test++;
-  return test;
-}
-
 static void
 release(Bench *b)
 {
@@ -153,7 +145,7 @@ row(Bench *b, const char *op, const void *params, double flops, const char *fmt,
   va_start(args, fmt);
   vsnprintf(shape, sizeof shape, fmt, args);
   va_end(args);
-  printf("%-16s %-5s %-44s", op, osr_dtype_name(b->dtype), shape);
+  printf("%-16s %-5s %-44s", op, osr_ops_dtype_name(b->dtype), shape);
   fflush(stdout);
   if (b->refused) {
     printf(" does not fit into memory\n");
@@ -161,7 +153,7 @@ row(Bench *b, const char *op, const void *params, double flops, const char *fmt,
     return -1.0;
   }
 
-  seconds = measure(b, find_test(op)->call, params);
+  seconds = measure(b, call_of(op), params);
   release(b);
   if (seconds < 0.0) {
     printf(" %s\n", b->target->ctx.error);
@@ -169,22 +161,19 @@ row(Bench *b, const char *op, const void *params, double flops, const char *fmt,
     return seconds;
   }
   printf(" %10.3f ms", seconds * 1e3);
-  if (flops > 0.0)
+  if (flops / seconds >= 1e12)
+    printf(" %9.1f TFLOP/s", flops / seconds * 1e-12);
+  else if (flops > 0.0)
     printf(" %9.1f GFLOP/s", flops / seconds * 1e-9);
   else
     printf(" %9.2f GB/s   ", bytes / seconds * 1e-9);
   if (b->peak_flops > 0.0) {
     limit = fmax(flops / b->peak_flops, bytes / b->peak_bytes);
-    printf(" %6.1f %%", 100.0 * limit / seconds);
+    printf(" %6.1f %%%s", 100.0 * limit / seconds,
+           flops == 0.0 && bytes >= LARGE_BYTES && limit < 0.75 * seconds ? " low" : "");
   }
   printf("\n");
   return seconds;
-}
-
-static bool
-wanted(const Bench *b, const char *op)
-{
-  return !b->op || strcmp(b->op, op) == 0;
 }
 
 /* --- matrices and norms --- */
@@ -224,20 +213,30 @@ bench_linear(Bench *b, bool large)
   time_linear(b, 1, 1152, 192, OSR_ACT_NONE, false);
   if (!large)
     return;
-  time_linear(b, 8828, 3072, 3072, OSR_ACT_NONE, true);
-  time_linear(b, 8828, 9216, 3072, OSR_ACT_NONE, false);
-  time_linear(b, 8828, 12288, 3072, OSR_ACT_GELU_TANH, false);
-  time_linear(b, 8828, 3072, 12288, OSR_ACT_NONE, true);
+  for (int i = 0; i < 2; i++) {
+    const int64_t m = i ? 76544 : 8828;
+
+    time_linear(b, m, 9216, 3072, OSR_ACT_NONE, false);
+    time_linear(b, m, 3072, 3072, OSR_ACT_NONE, true);
+    time_linear(b, m, 12288, 3072, OSR_ACT_GELU_TANH, false);
+    time_linear(b, m, 3072, 12288, OSR_ACT_NONE, true);
+    time_linear(b, m, 21504, 3072, OSR_ACT_NONE, false);
+    time_linear(b, m, 3072, 15360, OSR_ACT_NONE, true);
+  }
+  time_linear(b, 512, 10240, 4096, OSR_ACT_NONE, false);
   time_linear(b, 1, 18432, 3072, OSR_ACT_NONE, false);
 }
 
 static void
 bench_glu(Bench *b, bool large)
 {
-  for (int i = 0; i < (large ? 2 : 1); i++) {
-    OsrGlu p = {
-      .dtype = b->dtype, .m = i ? 512 : 64, .n = i ? 10240 : 512, .act = OSR_ACT_GELU_TANH
-    };
+  for (int i = 0; i < (large ? 3 : 1); i++) {
+    OsrGlu p = { .dtype = b->dtype,
+                 .m = i == 0   ? 64
+                      : i == 1 ? 512
+                               : 8192,
+                 .n = i ? 10240 : 512,
+                 .act = OSR_ACT_GELU_TANH };
 
     p.x_ld = 2 * (int64_t) p.n;
     p.y_ld = p.n;
@@ -250,9 +249,11 @@ bench_glu(Bench *b, bool large)
 static void
 bench_layer_norm(Bench *b, bool large)
 {
-  for (int i = 0; i < (large ? 2 : 1); i++) {
+  static const int64_t rows[] = { 640, 8828, 76544 };
+
+  for (int i = 0; i < (large ? 3 : 1); i++) {
     OsrLayerNorm p = {
-      .dtype = b->dtype, .batch = 1, .m = i ? 8828 : 640, .n = i ? 3072 : 192, .eps = 1e-6f
+      .dtype = b->dtype, .batch = 1, .m = rows[i], .n = i ? 3072 : 192, .eps = 1e-6f
     };
 
     p.x_ld = p.y_ld = p.n;
@@ -267,8 +268,13 @@ bench_layer_norm(Bench *b, bool large)
 static void
 bench_rms_norm(Bench *b, bool large)
 {
-  for (int i = 0; i < (large ? 2 : 1); i++) {
-    OsrRmsNorm p = { .dtype = b->dtype, .m = i ? 512 : 64, .n = i ? 4096 : 192, .eps = 1e-6f };
+  for (int i = 0; i < (large ? 3 : 1); i++) {
+    OsrRmsNorm p = { .dtype = b->dtype,
+                     .m = i == 0   ? 64
+                          : i == 1 ? 512
+                                   : 32768,
+                     .n = i ? 4096 : 192,
+                     .eps = 1e-6f };
 
     p.x_ld = p.y_ld = p.n;
     p.x = activations(b, p.m * p.n);
@@ -281,10 +287,12 @@ bench_rms_norm(Bench *b, bool large)
 static void
 bench_qk_norm_rope(Bench *b, bool large)
 {
-  for (int i = 0; i < (large ? 2 : 1); i++) {
+  static const int64_t rows[] = { 640, 8828, 76544 };
+
+  for (int i = 0; i < (large ? 3 : 1); i++) {
     OsrQkNormRope p = { .dtype = b->dtype,
                         .batch = 1,
-                        .m = i ? 8828 : 640,
+                        .m = rows[i],
                         .heads = i ? 24 : 3,
                         .head_dim = i ? 128 : 64,
                         .eps = 1e-6f,
@@ -337,21 +345,38 @@ bench_attention(Bench *b, bool large)
   if (!large)
     return;
   time_attention(b, 8828, 8828, 24, 128, 0);
-  time_attention(b, 9 * 1024, 9 * 1024, 1, 512, 1024);
+  if (b->dtype != OSR_DTYPE_F32)
+    time_attention(b, 76544, 76544, 24, 128, 0);
+  time_attention(b, 8828, 8828, 24, 64, 0);
+  time_attention(b, 3600, 3600, 16, 72, 0);
+  time_attention(b, 9 * 1008, 9 * 1008, 1, 512, 1008);
+  if (b->dtype != OSR_DTYPE_F32)
+    time_attention(b, 33 * 1008, 33 * 1008, 1, 512, 1008);
 }
 
 static void
 bench_group_norm(Bench *b, bool large)
 {
-  for (int i = 0; i < (large ? 3 : 2); i++) {
-    OsrGroupNorm p = { .dtype = b->dtype, .batch = 1, .eps = 1e-6f, .act = OSR_ACT_SILU };
-    int64_t n;
+  static const struct {
+    int64_t positions;
+    int channels, groups;
+  } sizes[] = {
+    { 9 * 16 * 16, 64, 8 },    { 33 * 128 * 128, 16, 8 },  { 33 * 24 * 42, 512, 32 },
+    { 33 * 48 * 84, 512, 32 }, { 65 * 96 * 168, 256, 32 }, { 129 * 192 * 336, 128, 32 }
+  };
 
-    p.positions = i == 0 ? 9 * 16 * 16 : i == 1 ? 33 * 128 * 128 : 17 * 256 * 256;
-    p.channels = i == 0 ? 64 : i == 1 ? 16 : 128;
-    p.groups = i == 2 ? 32 : 8;
-    n = p.positions * p.channels;
+  for (int i = 0; i < (large ? 6 : 2); i++) {
+    OsrGroupNorm p = { .dtype = b->dtype,
+                       .batch = 1,
+                       .positions = sizes[i].positions,
+                       .channels = sizes[i].channels,
+                       .groups = sizes[i].groups,
+                       .eps = 1e-6f,
+                       .act = OSR_ACT_SILU };
+    int64_t n = p.positions * p.channels;
+
     p.x = activations(b, n);
+    b->bytes *= 2; /* once for the statistics, which are of all of it */
     p.weight = activations(b, p.channels);
     p.bias = activations(b, p.channels);
     p.y = activations(b, n);
@@ -362,14 +387,15 @@ bench_group_norm(Bench *b, bool large)
 /* --- convolutions --- */
 
 static void
-time_conv3d(Bench *b, int t, int hw, int c_in, int c_out, int k, int stride, int up)
+time_conv3d(Bench *b, int t, int h, int w, int c_in, int c_out, int k, int stride, int up_t,
+            int up_hw)
 {
   OsrConv3d p = { .dtype = b->dtype,
                   .w_dtype = b->dtype,
                   .batch = 1,
                   .t = t,
-                  .h = hw,
-                  .w_in = hw,
+                  .h = h,
+                  .w_in = w,
                   .c_in = c_in,
                   .c_out = c_out,
                   .k_t = k,
@@ -382,39 +408,51 @@ time_conv3d(Bench *b, int t, int hw, int c_in, int c_out, int k, int stride, int
                   .pad_h = { k / 2, k / 2 },
                   .pad_w = { k / 2, k / 2 },
                   .pad = OSR_PAD_REPLICATE,
-                  .up_t = up,
-                  .up_hw = up };
+                  .up_t = up_t,
+                  .up_hw = up_hw };
   int64_t n_out;
-  int to, ho, wo;
+  int to, ho, wo, taps;
 
   osr_conv3d_out(&p, &to, &ho, &wo);
   n_out = (int64_t) to * ho * wo * c_out;
-  p.x = activations(b, (int64_t) t * hw * hw * c_in);
+  p.x = activations(b, (int64_t) t * h * w * c_in);
   p.w = activations(b, (int64_t) c_out * k * k * k * c_in);
   p.bias = activations(b, c_out);
   p.y = activations(b, n_out);
-  row(b, "conv3d", &p, 2.0 * (double) n_out * c_in * k * k * k, "%d x %d x %d x %d to %d, %d^3%s%s",
-      t, hw, hw, c_in, c_out, k, stride > 1 ? ", stride 2" : "", up > 1 ? ", up 2" : "");
+  /* Taps that remain when those that read the same sample are summed. */
+  taps = k == 3 && up_hw == 2 ? (up_t == 2 ? 2 : 3) * 4 : k * k * k;
+  row(b, "conv3d", &p, 2.0 * (double) n_out * c_in * taps, "%d x %d x %d x %d to %d, %d^3%s%s%s", t,
+      h, w, c_in, c_out, k, stride > 1 ? ", stride 2" : "", up_hw > 1 ? ", up 2" : "",
+      up_hw > 1 && up_t > 1 ? ", time too" : "");
 }
 
 static void
 bench_conv3d(Bench *b, bool large)
 {
-  time_conv3d(b, 33, 128, 3, 16, 3, 1, 1);
-  time_conv3d(b, 33, 128, 16, 16, 3, 1, 1);
-  time_conv3d(b, 33, 64, 32, 32, 3, 1, 1);
-  time_conv3d(b, 17, 64, 32, 32, 3, 2, 1);
-  time_conv3d(b, 9, 32, 64, 64, 3, 1, 2);
-  time_conv3d(b, 9, 16, 64, 64, 3, 1, 1);
-  time_conv3d(b, 9, 16, 64, 64, 1, 1, 1);
-  time_conv3d(b, 33, 128, 16, 3, 3, 1, 1);
+  time_conv3d(b, 33, 128, 128, 3, 16, 3, 1, 1, 1);
+  time_conv3d(b, 33, 128, 128, 16, 16, 3, 1, 1, 1);
+  time_conv3d(b, 33, 64, 64, 32, 32, 3, 1, 1, 1);
+  time_conv3d(b, 17, 64, 64, 32, 32, 3, 2, 1, 1);
+  time_conv3d(b, 9, 32, 32, 64, 64, 3, 1, 2, 2);
+  time_conv3d(b, 9, 16, 16, 64, 64, 3, 1, 1, 1);
+  time_conv3d(b, 9, 16, 16, 64, 64, 1, 1, 1, 1);
+  time_conv3d(b, 33, 128, 128, 16, 3, 3, 1, 1, 1);
   if (!large)
     return;
-  time_conv3d(b, 5, 32, 512, 512, 3, 1, 1);
-  time_conv3d(b, 9, 64, 512, 512, 3, 1, 2);
-  time_conv3d(b, 17, 256, 256, 128, 3, 1, 1);
-  time_conv3d(b, 17, 256, 128, 128, 3, 1, 1);
-  time_conv3d(b, 17, 256, 128, 3, 3, 1, 1);
+  /* HunyuanVideo's decoder of 33 x 24 x 42 latents, from one end to the other. */
+  time_conv3d(b, 33, 24, 42, 16, 512, 3, 1, 1, 1);
+  time_conv3d(b, 33, 24, 42, 512, 512, 3, 1, 1, 1);
+  time_conv3d(b, 33, 24, 42, 512, 512, 3, 1, 1, 2);
+  time_conv3d(b, 33, 48, 84, 512, 512, 3, 1, 1, 1);
+  time_conv3d(b, 33, 48, 84, 512, 512, 3, 1, 2, 2);
+  time_conv3d(b, 65, 96, 168, 512, 256, 3, 1, 1, 1);
+  time_conv3d(b, 65, 96, 168, 256, 256, 3, 1, 1, 1);
+  time_conv3d(b, 65, 96, 168, 512, 256, 1, 1, 1, 1);
+  time_conv3d(b, 65, 96, 168, 256, 256, 3, 1, 2, 2);
+  time_conv3d(b, 129, 192, 336, 256, 128, 3, 1, 1, 1);
+  time_conv3d(b, 129, 192, 336, 128, 128, 3, 1, 1, 1);
+  time_conv3d(b, 129, 192, 336, 256, 128, 1, 1, 1, 1);
+  time_conv3d(b, 129, 192, 336, 128, 3, 3, 1, 1, 1);
 }
 
 /* --- layout, sampler, frames --- */
@@ -469,13 +507,15 @@ bench_timestep(Bench *b, bool large)
 static void
 bench_affine(Bench *b, bool large)
 {
-  OsrAffine p = {
-    .dtype = b->dtype, .n = large ? 33 * 64 * 64 * 16 : 6 * 192, .a = 1, .act = OSR_ACT_SILU
-  };
+  for (int i = 0; i < (large ? 2 : 1); i++) {
+    OsrAffine p = {
+      .dtype = b->dtype, .n = i ? 76544 * 3072 : 6 * 192, .a = 1, .act = OSR_ACT_SILU
+    };
 
-  p.x = activations(b, p.n);
-  p.y = activations(b, p.n);
-  row(b, "affine", &p, 0, "%lld, silu", (long long) p.n);
+    p.x = activations(b, p.n);
+    p.y = activations(b, p.n);
+    row(b, "affine", &p, 0, "%lld, silu", (long long) p.n);
+  }
 }
 
 static double
@@ -486,7 +526,7 @@ time_copy2d(Bench *b, OsrDType to, int64_t m, int64_t n)
   p.x = activations(b, m * n);
   p.y = buffer(b, to, m * n);
   return row(b, "copy2d", &p, 0, "%lld x %lld to %s", (long long) m, (long long) n,
-             osr_dtype_name(to));
+             osr_ops_dtype_name(to));
 }
 
 static void
@@ -495,7 +535,7 @@ bench_copy2d(Bench *b, bool large)
   time_copy2d(b, b->dtype, 640, 192);
   time_copy2d(b, b->dtype == OSR_DTYPE_F32 ? OSR_DTYPE_BF16 : OSR_DTYPE_F32, 640, 192);
   if (large)
-    time_copy2d(b, b->dtype == OSR_DTYPE_F32 ? OSR_DTYPE_BF16 : OSR_DTYPE_F32, 8828, 3072);
+    time_copy2d(b, b->dtype == OSR_DTYPE_F32 ? OSR_DTYPE_BF16 : OSR_DTYPE_F32, 76544, 3072);
 }
 
 static void
@@ -503,7 +543,7 @@ bench_guidance_step(Bench *b, bool large)
 {
   OsrGuidanceStep p = { .dtype = b->dtype,
                         .frames = large ? 33 : 9,
-                        .tokens_per_frame = large ? 1024 : 64,
+                        .tokens_per_frame = large ? 36 * 64 : 64,
                         .n = 64,
                         .dt = -1e-9f,
                         .n_preds = 3 };
@@ -578,7 +618,7 @@ bench_frame(Bench *b, bool large)
                      .format = (OsrPixelFormat) format,
                      .matrix = OSR_MATRIX_BT709 };
 
-      if (!wanted(b, op))
+      if (!op_wanted(b->op, op))
         continue;
       p.tensor = activations(b, (int64_t) p.width * p.height * 3);
       for (int i = 0; i < osr_frame_planes(p.format); i++) {
@@ -591,62 +631,94 @@ bench_frame(Bench *b, bool large)
 
 /* --- the run --- */
 
-/* What shares are of: the best run of an op at a size where nothing but the machine should
- * limit it. */
+/* Seconds of the backend's own copy of n elements, the best of some; negative without memory. */
+static double
+time_plain_copy(Bench *b, int64_t n)
+{
+  const OsrBackend *backend = b->target->backend;
+  OsrOpsContext *ctx = &b->target->ctx;
+  const size_t size = (size_t) n * osr_dtype_size(b->dtype);
+  void *x = activations(b, n), *y = activations(b, n);
+  double best = -1.0;
+
+  for (int run = 0; run < 2 * RUNS && !b->refused; run++) {
+    double start, seconds;
+
+    backend->synchronize(ctx);
+    start = now();
+    for (int i = 0; i < 4; i++)
+      if (backend->copy(ctx, OSR_COPY_ON_DEVICE, y, x, size) != OSR_OK)
+        b->refused = true;
+    backend->synchronize(ctx);
+    seconds = (now() - start) / 4;
+    best = best < 0.0 || seconds < best ? seconds : best;
+  }
+  best = b->refused ? -1.0 : best;
+  release(b);
+  return best;
+}
+
+/* What shares are of: the best run of an op, or of a plain copy, at a size where nothing but
+ * the machine should limit it. */
 static bool
 measure_ceiling(Bench *b, bool large)
 {
-  int64_t side = large ? 4096 : 1024, rows = large ? 1 << 16 : 1 << 14;
-  double linear, copy;
+  int64_t side = large ? 8192 : 1024, rows = large ? 1 << 18 : 1 << 14;
+  double linear, copy, plain;
 
   b->peak_flops = b->peak_bytes = 0.0;
   linear = time_linear(b, side, (int) side, (int) side, OSR_ACT_NONE, false);
   linear = linear > 0.0 ? b->best : linear;
   copy = time_copy2d(b, b->dtype, rows, 2048);
   copy = copy > 0.0 ? b->best : copy;
+  plain = time_plain_copy(b, rows * 2048);
+  if (plain > 0.0 && plain < copy)
+    copy = plain;
   if (linear <= 0.0 || copy <= 0.0) {
     printf("no ceiling to compare with\n");
     return false;
   }
   b->peak_flops = 2.0 * (double) side * (double) side * (double) side / linear;
   b->peak_bytes = 2.0 * (double) rows * 2048.0 * (double) osr_dtype_size(b->dtype) / copy;
-  printf("ceiling %s: %.1f GFLOP/s, %.1f GB/s\n", osr_dtype_name(b->dtype), b->peak_flops * 1e-9,
-         b->peak_bytes * 1e-9);
+  printf("ceiling %s: %.1f GFLOP/s, %.1f GB/s\n", osr_ops_dtype_name(b->dtype),
+         b->peak_flops * 1e-9, b->peak_bytes * 1e-9);
   return true;
 }
 
 bool
-run_bench(Target *target, const char *op, bool large)
+run_bench(Target *target, const char *op, uint32_t dtypes, bool large)
 {
   static const struct {
-    const char *name;
+    const char *name, *also;
     void (*run)(Bench *b, bool large);
   } benches[] = {
-    { "linear", bench_linear },
-    { "glu", bench_glu },
-    { "layer_norm", bench_layer_norm },
-    { "rms_norm", bench_rms_norm },
-    { "qk_norm_rope", bench_qk_norm_rope },
-    { "attention", bench_attention },
-    { "group_norm", bench_group_norm },
-    { "conv3d", bench_conv3d },
-    { "patchify", bench_patchify },
-    { "embedding", bench_embedding },
-    { "timestep", bench_timestep },
-    { "affine", bench_affine },
-    { "copy2d", bench_copy2d },
-    { "guidance_step", bench_guidance_step },
-    { "randn", bench_randn },
-    { "gaussian", bench_gaussian },
-    { "blend", bench_blend },
-    { "frame", bench_frame },
+    { "linear", "linear", bench_linear },
+    { "glu", "glu", bench_glu },
+    { "layer_norm", "layer_norm", bench_layer_norm },
+    { "rms_norm", "rms_norm", bench_rms_norm },
+    { "qk_norm_rope", "qk_norm_rope", bench_qk_norm_rope },
+    { "attention", "attention", bench_attention },
+    { "group_norm", "group_norm", bench_group_norm },
+    { "conv3d", "conv3d", bench_conv3d },
+    { "patchify", "unpatchify", bench_patchify },
+    { "embedding", "embedding", bench_embedding },
+    { "timestep", "timestep", bench_timestep },
+    { "affine", "affine", bench_affine },
+    { "copy2d", "copy2d", bench_copy2d },
+    { "guidance_step", "guidance_step", bench_guidance_step },
+    { "randn", "randn", bench_randn },
+    { "gaussian", "gaussian", bench_gaussian },
+    { "blend", "blend", bench_blend },
+    { "tensor_to_frame", "frame_to_tensor", bench_frame },
   };
   Bench b = { .target = target, .op = op, .ok = true };
   Rng rng = { 1 };
 
+  /* The checks' own scratch memory is filled with NaN, which takes time. */
+  target->ctx.scratch_alloc = NULL;
   printf("backend %s, %s shapes\n", target->backend->name, large ? "tiny and large" : "tiny");
   for (int dtype = OSR_DTYPE_F32; dtype <= OSR_DTYPE_F16; dtype++) {
-    if (!(target->backend->dtypes & 1u << dtype))
+    if (!(target->backend->dtypes & dtypes & 1u << dtype))
       continue;
     b.dtype = (OsrDType) dtype;
     b.pattern = malloc(PATTERN * osr_dtype_size(b.dtype));
@@ -656,9 +728,7 @@ run_bench(Target *target, const char *op, bool large)
       element_store(b.dtype, b.pattern, i, rng_normal(&rng));
     b.ok = measure_ceiling(&b, large) && b.ok;
     for (size_t i = 0; i < sizeof benches / sizeof *benches; i++)
-      if (!op || strcmp(op, benches[i].name) == 0 ||
-          (strcmp(benches[i].name, "frame") == 0 && strstr(op, "frame")) ||
-          (strcmp(benches[i].name, "patchify") == 0 && strcmp(op, "unpatchify") == 0))
+      if (op_wanted(op, benches[i].name) || op_wanted(op, benches[i].also))
         benches[i].run(&b, large);
     free(b.pattern);
   }

@@ -45,10 +45,19 @@ scratch_alloc(void *user, size_t size)
 
   if (target->scratch_refuse)
     return NULL;
-  p = target->backend->mem_alloc(&target->ctx, size);
+  if (target->graph_scratch) {
+    const size_t end = target->graph_used + (size + 255) / 256 * 256;
+
+    p = end <= GRAPH_SCRATCH ? target->graph_scratch + target->graph_used : NULL;
+    target->graph_used = p ? end : target->graph_used;
+  } else {
+    p = target->backend->mem_alloc(&target->ctx, size);
+  }
   if (p) {
     target->backend->mem_set(&target->ctx, p, 0xFF, size);
     target->scratch_live += (int64_t) size + 1;
+    if (target->scratch_live > target->scratch_peak)
+      target->scratch_peak = target->scratch_live;
   }
   return p;
 }
@@ -61,7 +70,8 @@ scratch_free(void *user, void *ptr, size_t size)
   if (!ptr)
     return;
   target->scratch_live -= (int64_t) size + 1;
-  target->backend->mem_free(&target->ctx, ptr, size);
+  if (!target->graph_scratch)
+    target->backend->mem_free(&target->ctx, ptr, size);
 }
 
 bool
@@ -91,6 +101,12 @@ target_open(Target *target, const OsrBackend *backend, int n_threads)
     return false;
   }
   return true;
+}
+
+bool
+target_alive(Target *target)
+{
+  return target->backend->synchronize(&target->ctx) == OSR_OK;
 }
 
 void
@@ -160,8 +176,11 @@ case_matrix(Case *c, void *field, const char *name, Role role, OsrDType dtype, i
   arg->dtype = dtype;
   arg->ref_dtype = is_float(dtype) ? OSR_DTYPE_F32 : dtype;
   arg->origin = GUARD;
+  arg->batch = batch;
+  arg->stride = stride;
+  arg->ld = ld;
   /* Nothing in ops.h asks for aligned pointers. */
-  if (rng_one_in(&c->rng, 4))
+  if (!c->aligned && rng_one_in(&c->rng, 4))
     arg->origin += (size_t) rng_range(&c->rng, 1, 7);
   arg->total = arg->origin + (size_t) span + GUARD;
   arg->inside = must_alloc(arg->total);
@@ -183,15 +202,33 @@ case_array(Case *c, void *field, const char *name, Role role, OsrDType dtype, in
   return case_matrix(c, field, name, role, dtype, 1, 0, 1, n, n, mean, scale);
 }
 
+static int64_t
+round_up(int64_t n)
+{
+  return (n + 7) / 8 * 8;
+}
+
+int
+case_width(Case *c, int64_t max)
+{
+  int64_t n = rng_size(&c->rng, max);
+
+  return (int) (c->aligned && !rng_one_in(&c->rng, 4) ? round_up(n) : n);
+}
+
 int64_t
 case_ld(Case *c, int64_t n)
 {
+  if (c->aligned)
+    return round_up(n) + (rng_one_in(&c->rng, 2) ? 0 : 8 * rng_range(&c->rng, 1, 4));
   return n + (rng_one_in(&c->rng, 2) ? 0 : rng_range(&c->rng, 1, 9));
 }
 
 int64_t
 case_stride(Case *c, int64_t rows, int64_t ld)
 {
+  if (c->aligned)
+    return rows * ld + (rng_one_in(&c->rng, 2) ? 0 : 8 * rng_range(&c->rng, 1, 4));
   return rows * ld + (rng_one_in(&c->rng, 2) ? 0 : rng_range(&c->rng, 1, 19));
 }
 
@@ -203,6 +240,14 @@ case_describe(Case *c, const char *fmt, ...)
   va_start(args, fmt);
   vsnprintf(c->text, sizeof c->text, fmt, args);
   va_end(args);
+}
+
+static void
+case_describe_more(Case *c, const char *text)
+{
+  const size_t length = strlen(c->text);
+
+  snprintf(c->text + length, sizeof c->text - length, "%s", text);
 }
 
 /* --- the two calls --- */
@@ -272,6 +317,36 @@ upload(Case *c)
   return true;
 }
 
+/* The call as a graph, which must do nothing before it is launched. */
+static OsrResult
+call_recorded(Target *target, CallFn call, const void *params)
+{
+  const OsrBackend *backend = target->backend;
+  OsrOpsContext *ctx = &target->ctx;
+  void *graph = NULL;
+  OsrResult result, ended;
+
+  target->graph_used = 0;
+  target->graph_scratch = backend->mem_alloc(ctx, GRAPH_SCRATCH);
+  if (!target->graph_scratch)
+    return osr_fail(ctx, OSR_ERR_MEMORY, "no memory for a graph");
+  result = backend->graph_begin(ctx);
+  if (result == OSR_OK) {
+    result = call(&target->ops, ctx, params);
+    ended = backend->graph_end(ctx, result == OSR_OK ? &graph : NULL);
+    result = result == OSR_OK ? ended : result;
+  }
+  if (result == OSR_OK)
+    result = backend->graph_launch(ctx, graph);
+  if (result == OSR_OK)
+    result = backend->synchronize(ctx);
+  if (graph)
+    backend->graph_free(ctx, graph);
+  backend->mem_free(ctx, target->graph_scratch, GRAPH_SCRATCH);
+  target->graph_scratch = NULL;
+  return result;
+}
+
 static OsrResult
 call_target(Case *c, const void *params)
 {
@@ -280,9 +355,14 @@ call_target(Case *c, const void *params)
 
   target->ctx.error[0] = '\0';
   target->scratch_live = 0;
-  result = c->call(&target->ops, &target->ctx, params);
-  if (result == OSR_OK)
-    result = target->backend->synchronize(&target->ctx);
+  if (target->backend->graph_begin && rng_one_in(&c->rng, 6)) {
+    case_describe_more(c, ", as a graph");
+    result = call_recorded(target, c->call, params);
+  } else {
+    result = c->call(&target->ops, &target->ctx, params);
+    if (result == OSR_OK)
+      result = target->backend->synchronize(&target->ctx);
+  }
   if (target->scratch_live != 0)
     case_fail(c, "scratch memory is not given back, or with another size");
   if (result != OSR_OK && target->ctx.error[0] == '\0')
@@ -290,7 +370,7 @@ call_target(Case *c, const void *params)
   return result;
 }
 
-static double
+double
 type_tolerance(OsrDType dtype)
 {
   switch (dtype) {
@@ -301,6 +381,12 @@ type_tolerance(OsrDType dtype)
   default:
     return 2e-5;
   }
+}
+
+double
+product_tolerance(const Target *target, OsrDType dtype)
+{
+  return target->tf32 && dtype == OSR_DTYPE_F32 ? 1e-3 : 0.0;
 }
 
 /* Bytes of pixels: both sides round a real number, and may fall on either side of a half. */
@@ -358,23 +444,63 @@ compare_exact(Case *c, const Arg *arg)
  * rounding and cancellation left over, and is not asked to be right to five digits. */
 #define SMALL 0.02
 
+/* What is wrong with an output: how much of it, where, and the first few elements. */
+typedef struct Fault {
+  size_t n;
+  int64_t first[3], last[3]; /* the smallest box of item, row, column that holds them all */
+  char examples[400];
+} Fault;
+
+static void
+fault_add(Fault *fault, const Arg *arg, size_t i, double got, double want)
+{
+  const int64_t at = (int64_t) i - (int64_t) arg->origin;
+  const size_t length = strlen(fault->examples);
+  int64_t place[3] = { 0, 0, 0 };
+
+  if (arg->batch > 1 && arg->stride > 0)
+    place[0] = at / arg->stride < arg->batch ? at / arg->stride : arg->batch - 1;
+  place[1] = arg->ld > 0 ? (at - place[0] * arg->stride) / arg->ld : 0;
+  place[2] = at - place[0] * arg->stride - place[1] * arg->ld;
+  for (int k = 0; k < 3; k++) {
+    if (fault->n == 0 || place[k] < fault->first[k])
+      fault->first[k] = place[k];
+    if (fault->n == 0 || place[k] > fault->last[k])
+      fault->last[k] = place[k];
+  }
+  if (fault->n++ < 5)
+    snprintf(fault->examples + length, sizeof fault->examples - length,
+             "%s[%lld, %lld, %lld] is %.6g, not %.6g", length ? "; " : "", (long long) place[0],
+             (long long) place[1], (long long) place[2], got, want);
+}
+
+static void
+fault_report(Case *c, const Arg *arg, const Fault *fault, size_t n, double relative)
+{
+  case_fail(c,
+            "%s: %zu of %zu elements are wrong, items %lld-%lld, rows %lld-%lld, columns "
+            "%lld-%lld, relative error %.3g: %s",
+            arg->name, fault->n, n, (long long) fault->first[0], (long long) fault->last[0],
+            (long long) fault->first[1], (long long) fault->last[1], (long long) fault->first[2],
+            (long long) fault->last[2], relative, fault->examples);
+}
+
 /* The error of the whole in the 2-norm, and no element far off for its size. */
 static void
 compare_floats(Case *c, const Arg *arg)
 {
   double limit = c->tolerance > 0 ? c->tolerance : type_tolerance(arg->dtype);
   double error = 0.0, norm = 0.0, rms, relative;
+  Fault fault = { 0 };
   size_t n = 0;
 
   for (size_t i = 0; i < arg->total; i++) {
-    double got = element_load(arg->dtype, arg->after, i), want;
+    double got, want;
 
     if (!arg->inside[i])
       continue;
+    got = element_load(arg->dtype, arg->after, i);
     want = element_load(arg->ref_dtype, arg->ref, i);
-    if (!isfinite(got) || !isfinite(want))
-      case_fail(c, "%s[%lld] is %g, not %g", arg->name, (long long) i - (long long) arg->origin,
-                got, want);
     error += (got - want) * (got - want);
     norm += want * want;
     n++;
@@ -383,18 +509,21 @@ compare_floats(Case *c, const Arg *arg)
     return;
 
   rms = fmax(sqrt(norm / (double) n), SMALL);
+  relative = sqrt(error / (double) n) / rms;
   for (size_t i = 0; i < arg->total; i++) {
-    double got = element_load(arg->dtype, arg->after, i), want;
+    double got, want;
 
     if (!arg->inside[i])
       continue;
+    got = element_load(arg->dtype, arg->after, i);
     want = element_load(arg->ref_dtype, arg->ref, i);
-    if (!(fabs(got - want) <= 5.0 * limit * (fabs(want) + rms)))
-      case_fail(c, "%s[%lld] is %.9g, not %.9g (root mean square %.3g)", arg->name,
-                (long long) i - (long long) arg->origin, got, want, rms);
+    /* False for NaN, and for a reference that is not finite. */
+    if (!(fabs(got - want) <= 5.0 * limit * (fabs(want) + rms)) || !isfinite(want))
+      fault_add(&fault, arg, i, got, want);
   }
-  relative = sqrt(error / (double) n) / rms;
-  if (!(relative <= limit))
+  if (fault.n > 0)
+    fault_report(c, arg, &fault, n, relative);
+  else if (!(relative <= limit))
     case_fail(c, "%s: relative error %.3g, limit %.3g", arg->name, relative, limit);
 }
 

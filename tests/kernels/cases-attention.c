@@ -37,10 +37,15 @@ build_attention(Case *c)
   Rng *rng = &c->rng;
   OsrAttention p = { 0 };
   int64_t cap = rng_one_in(rng, 12) ? 20000000 : 1000000, n;
+  bool plain;
 
   p.batch = rng_one_in(rng, 2) ? 1 : rng_range(rng, 1, 3);
   p.heads = (int) (rng_one_in(rng, 4) ? 1 : rng_range(rng, 1, 7));
   p.head_dim = head_dims[rng_range(rng, 0, 15)];
+  /* The case that a backend has its fastest path for. */
+  plain = c->aligned && rng_one_in(rng, 2);
+  if (plain)
+    p.head_dim = rng_one_in(rng, 2) ? 64 : 128;
   p.lq = rng_size(rng, 800);
   p.lk = rng_one_in(rng, 2) ? p.lq : rng_size(rng, 800);
   while (p.batch * p.heads * p.head_dim * p.lq * p.lk > cap) {
@@ -57,7 +62,7 @@ build_attention(Case *c)
   case_dtype(c, &p.dtype, c->dtype);
   draw_qkv(c, &p);
 
-  if (rng_one_in(rng, 3) && p.lq + p.lk > 0)
+  if (!plain && rng_one_in(rng, 3) && p.lq + p.lk > 0)
     case_array(c, &p.rel_bias, "rel_bias", ROLE_IN, OSR_DTYPE_F32, p.heads * (p.lq + p.lk - 1), 0,
                2);
   if (rng_one_in(rng, 3)) {
@@ -66,7 +71,7 @@ build_attention(Case *c)
     for (int64_t b = 0; b < p.batch; b++)
       arg_set(kv_len, b, (double) (rng_one_in(rng, 6) ? 0 : rng_range(rng, 0, p.lk)));
   }
-  if (!rng_one_in(rng, 3))
+  if (!plain && !rng_one_in(rng, 3))
     p.mask = rng_one_in(rng, 3) ? OSR_MASK_CAUSAL : OSR_MASK_FRAME_CAUSAL;
   if (p.mask == OSR_MASK_FRAME_CAUSAL)
     p.frame_len = rng_range(rng, 1, 1 + p.lq / (rng_one_in(rng, 2) ? 1 : 4));

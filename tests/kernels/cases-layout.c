@@ -162,8 +162,8 @@ build_copy2d(Case *c)
   y = case_matrix(c, &p.y, "y", ROLE_OUT, p.y_dtype, 1, 0, p.m, p.y_ld, p.n, 0, 1);
   y->ref_dtype = p.y_dtype;
 
-  case_describe(c, "%s to %s, %lld x %lld, x_ld %lld, y_ld %lld", osr_dtype_name(p.x_dtype),
-                osr_dtype_name(p.y_dtype), (long long) p.m, (long long) p.n, (long long) p.x_ld,
+  case_describe(c, "%s to %s, %lld x %lld, x_ld %lld, y_ld %lld", osr_ops_dtype_name(p.x_dtype),
+                osr_ops_dtype_name(p.y_dtype), (long long) p.m, (long long) p.n, (long long) p.x_ld,
                 (long long) p.y_ld);
   case_run(c, &p);
 }

@@ -27,8 +27,8 @@ build_linear(Case *c)
 
   p.batch = rng_one_in(rng, 2) ? 1 : rng_range(rng, 1, 4);
   p.m = rng_size(rng, 700);
-  p.n = (int) rng_size(rng, 1100);
-  p.k = (int) rng_size(rng, 1100);
+  p.n = case_width(c, 1100);
+  p.k = case_width(c, 1100);
   if (p.k == 0)
     p.k = 1;
   while (p.batch * p.m * p.n * p.k > cap) {
@@ -39,7 +39,12 @@ build_linear(Case *c)
     else
       p.k = (p.k + 1) / 2;
   }
+  if (c->aligned && p.n > 8 && p.k > 8) {
+    p.n -= p.n % 8;
+    p.k -= p.k % 8;
+  }
   p.act = (OsrAct) (rng_one_in(rng, 2) ? 0 : rng_range(rng, OSR_ACT_NONE, OSR_ACT_QUICK_GELU));
+  c->tolerance = product_tolerance(c->target, c->dtype);
 
   case_dtype(c, &p.dtype, c->dtype);
   case_dtype(c, &p.w_dtype, w_dtype);
@@ -76,7 +81,7 @@ build_linear(Case *c)
 
   case_describe(c,
                 "%s weights, batch %lld, m %lld, n %d, k %d, x_ld %lld, y_ld %lld, act %d%s%s%s%s",
-                osr_dtype_name(w_dtype), (long long) p.batch, (long long) p.m, p.n, p.k,
+                osr_ops_dtype_name(w_dtype), (long long) p.batch, (long long) p.m, p.n, p.k,
                 (long long) p.x_ld, (long long) p.y_ld, (int) p.act, p.bias ? ", bias" : "",
                 p.gate ? ", gate" : "", p.w_scale ? ", w_scale" : "",
                 in_place     ? ", residual is y"
@@ -92,7 +97,7 @@ build_glu(Case *c)
   OsrGlu p = { 0 };
 
   p.m = rng_size(rng, 100);
-  p.n = (int) rng_size(rng, 600);
+  p.n = case_width(c, 600);
   p.act = (OsrAct) rng_range(rng, OSR_ACT_NONE, OSR_ACT_QUICK_GELU);
   p.x_ld = case_ld(c, 2 * (int64_t) p.n);
   p.y_ld = case_ld(c, p.n);
@@ -113,7 +118,7 @@ build_embedding(Case *c)
   Arg *ids;
 
   p.m = rng_size(rng, 100);
-  p.n = (int) rng_size(rng, 300);
+  p.n = case_width(c, 300);
   p.vocab = (int) rng_range(rng, 1, 200);
   case_dtype(c, &p.dtype, c->dtype);
   ids = case_array(c, &p.ids, "ids", ROLE_IN, OSR_DTYPE_I32, p.m, 0, 0);

@@ -30,7 +30,7 @@ build_layer_norm(Case *c)
 
   p.batch = rng_range(rng, 1, 3);
   p.m = rng_size(rng, 60);
-  p.n = (int) rng_size(rng, 1200);
+  p.n = case_width(c, rng_one_in(rng, 8) ? 9000 : 1200);
   p.eps = draw_eps(c, true, p.n);
   mean = draw_mean(c, p.n);
   case_dtype(c, &p.dtype, c->dtype);
@@ -51,7 +51,9 @@ build_layer_norm(Case *c)
     case_array(c, &p.weight, "weight", ROLE_IN, c->dtype, p.n, 1, 0.5);
   if (rng_one_in(rng, 2))
     case_array(c, &p.bias, "bias", ROLE_IN, c->dtype, p.n, 0, 1);
-  p.mod_batch = rng_one_in(rng, 3) ? 0 : rng_one_in(rng, 2) ? p.n : 6 * (int64_t) p.n + 3;
+  p.mod_batch = rng_one_in(rng, 3)   ? 0
+                : rng_one_in(rng, 2) ? p.n
+                                     : 6 * (int64_t) p.n + (c->aligned ? 0 : 3);
   if (rng_one_in(rng, 2))
     case_matrix(c, &p.scale, "scale", ROLE_IN, c->dtype, p.batch, p.mod_batch, 1, p.n, p.n, 0, 1);
   if (rng_one_in(rng, 2))
@@ -73,7 +75,7 @@ build_rms_norm(Case *c)
   Arg *x;
 
   p.m = rng_size(rng, 100);
-  p.n = (int) rng_size(rng, 1200);
+  p.n = case_width(c, rng_one_in(rng, 8) ? 9000 : 1200);
   p.eps = draw_eps(c, false, p.n);
   case_dtype(c, &p.dtype, c->dtype);
   p.x_ld = case_ld(c, p.n);

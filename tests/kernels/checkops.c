@@ -8,6 +8,8 @@
 #include <string.h>
 #include <time.h>
 
+#define SKIPPED 77 /* exit status, as meson and automake have it */
+
 #define CALL(op, Params)                                                                           \
   static OsrResult call_##op(const OsrOps *ops, OsrOpsContext *ctx, const void *params)            \
   {                                                                                                \
@@ -51,6 +53,16 @@ const int n_op_tests = sizeof op_tests / sizeof *op_tests;
 _Static_assert(sizeof(OsrOps) == sizeof op_tests / sizeof *op_tests * sizeof(void (*)(void)),
                "an op of ops.h has no test");
 
+CallFn
+call_of(const char *op)
+{
+  const OpTest *test = op_tests;
+
+  while (strcmp(test->name, op) != 0)
+    test++;
+  return test->call;
+}
+
 void
 tally_add(Tally *tally, bool ok, const char *fmt, ...)
 {
@@ -86,6 +98,7 @@ run_random(Target *target, const OpTest *test, OsrDType dtype, uint64_t seed, in
            Tally *tally)
 {
   int before = tally->failed, skipped = 0;
+  bool lost;
 
   for (int i = only >= 0 ? only : 0; i < (only >= 0 ? only + 1 : cases); i++) {
     Case *c = calloc(1, sizeof *c);
@@ -98,6 +111,7 @@ run_random(Target *target, const OpTest *test, OsrDType dtype, uint64_t seed, in
     c->rng.state = case_seed(seed, test->name, dtype, i);
     c->dtype = dtype;
     c->call = test->call;
+    c->aligned = rng_one_in(&c->rng, 2);
     test->build(c);
     if (c->verdict == CASE_SKIPPED)
       skipped++;
@@ -105,15 +119,21 @@ run_random(Target *target, const OpTest *test, OsrDType dtype, uint64_t seed, in
       tally_add(tally, c->verdict == CASE_PASSED,
                 "%s %s case %d: %s\n       %s\n       again: --backend %s --op %s --seed %" PRIu64
                 " --case %d",
-                test->name, osr_dtype_name(dtype), i, c->why, c->text, target->backend->name,
+                test->name, osr_ops_dtype_name(dtype), i, c->why, c->text, target->backend->name,
                 test->name, seed, i);
     else
       tally->failed++; /* the first ones tell the story */
+    lost = c->verdict == CASE_FAILED && !target_alive(target);
     free(c);
+    if (lost) {
+      tally_add(tally, false, "%s %s: the device is lost after case %d of %d: %s", test->name,
+                osr_ops_dtype_name(dtype), i, cases, target->ctx.error);
+      break;
+    }
   }
   tally->skipped += skipped;
   if (!tally->quiet)
-    printf("%-16s %-5s %d cases%s%.0d%s%s\n", test->name, osr_dtype_name(dtype),
+    printf("%-16s %-5s %d cases%s%.0d%s%s\n", test->name, osr_ops_dtype_name(dtype),
            only >= 0 ? 1 : cases, skipped ? ", " : "", skipped,
            skipped ? " not in this backend" : "", tally->failed > before ? ", FAILED" : "");
   fflush(stdout);
@@ -143,8 +163,9 @@ load_module(const char *path)
   return entry();
 }
 
+/* `module` is where a backend that is no part of this program lies, or NULL. */
 static const OsrBackend *
-find_backend(const char *name)
+find_backend(const char *name, const char *module)
 {
   if (strcmp(name, "ref") == 0)
     return &osr_backend_ref;
@@ -153,7 +174,7 @@ find_backend(const char *name)
     return &osr_backend_cpu;
 #endif
   if (strcmp(name, "cuda") == 0)
-    return load_module("libopensora-cuda.so");
+    return load_module(module ? module : "libopensora-cuda.so");
   if (strchr(name, '/') || strstr(name, ".so"))
     return load_module(name);
   fprintf(stderr, "checkops: no backend \"%s\" in this build\n", name);
@@ -163,21 +184,25 @@ find_backend(const char *name)
 /* --- the command line --- */
 
 typedef struct Options {
-  const char *backend, *op;
+  const char *backend, *module, *op;
   uint64_t seed;
+  uint32_t dtypes; /* a mask */
   int cases, only, threads;
-  bool list, bench, large, self_test;
+  bool list, bench, large, self_test, tf32;
 } Options;
 
 static int
 usage(FILE *to)
 {
-  fprintf(to, "usage: checkops [--backend ref|cpu|cuda|MODULE.so] [--op NAME] [--cases N]\n"
-              "                [--seed S] [--case I] [--threads N] [--self-test] [--list]\n"
-              "                [--bench [--large]]\n"
+  fprintf(to, "usage: checkops [--backend ref|cpu|cuda|MODULE.so] [--module FILE] [--op NAME,...]\n"
+              "                [--dtype f32|bf16|f16] [--cases N] [--seed S] [--case I]\n"
+              "                [--threads N] [--tf32] [--large] [--bench] [--self-test] [--list]\n"
               "Runs the ops of a backend on N random calls each and compares them with the\n"
-              "reference. --case runs one of the N alone. --self-test runs deliberately wrong\n"
-              "backends and fails if one of them passes. --bench times the ops.\n");
+              "reference. --case runs one of the N alone, --large calls of the models' sizes\n"
+              "instead, which take gigabytes. --tf32 lets f32 products have 10 bits of mantissa.\n"
+              "--self-test runs deliberately wrong backends and fails if one of them passes.\n"
+              "--bench times the ops, with --large at the models' sizes too. --module says where\n"
+              "the CUDA backend lies; without a CUDA device the exit status is 77.\n");
   return to == stdout ? 0 : 1;
 }
 
@@ -193,6 +218,16 @@ number(const char *text, uint64_t max, uint64_t *value)
   return *end == '\0' && *value <= max;
 }
 
+/* The mask of one activation type, 0 for another name. */
+static uint32_t
+dtype_mask(const char *name)
+{
+  for (int dtype = OSR_DTYPE_F32; dtype <= OSR_DTYPE_F16; dtype++)
+    if (strcmp(name, osr_ops_dtype_name((OsrDType) dtype)) == 0)
+      return 1u << dtype;
+  return 0;
+}
+
 static bool
 parse(int argc, char **argv, Options *o)
 {
@@ -201,6 +236,8 @@ parse(int argc, char **argv, Options *o)
     uint64_t n = 0;
     bool takes_number = strcmp(arg, "--cases") == 0 || strcmp(arg, "--seed") == 0 ||
                         strcmp(arg, "--case") == 0 || strcmp(arg, "--threads") == 0;
+    bool takes_text = strcmp(arg, "--backend") == 0 || strcmp(arg, "--module") == 0 ||
+                      strcmp(arg, "--op") == 0 || strcmp(arg, "--dtype") == 0;
 
     if (takes_number && !number(next, strcmp(arg, "--seed") == 0 ? UINT64_MAX : 1000000, &n))
       return false;
@@ -214,40 +251,70 @@ parse(int argc, char **argv, Options *o)
       o->threads = (int) n;
     else if (strcmp(arg, "--backend") == 0 && next)
       o->backend = next;
+    else if (strcmp(arg, "--module") == 0 && next)
+      o->module = next;
     else if (strcmp(arg, "--op") == 0 && next)
       o->op = next;
+    else if (strcmp(arg, "--dtype") == 0 && next && dtype_mask(next))
+      o->dtypes = dtype_mask(next);
     else if (strcmp(arg, "--list") == 0)
       o->list = true;
     else if (strcmp(arg, "--bench") == 0)
       o->bench = true;
     else if (strcmp(arg, "--large") == 0)
-      o->bench = o->large = true;
+      o->large = true;
+    else if (strcmp(arg, "--tf32") == 0)
+      o->tf32 = true;
     else if (strcmp(arg, "--self-test") == 0)
       o->self_test = true;
     else
       return false;
-    if (takes_number || strcmp(arg, "--backend") == 0 || strcmp(arg, "--op") == 0)
+    if (takes_number || takes_text)
       i++;
   }
   return true;
 }
 
-static bool
-op_exists(const char *op)
+bool
+op_wanted(const char *ops, const char *name)
 {
-  for (int i = 0; i < n_op_tests; i++)
-    if (!op || strcmp(op_tests[i].name, op) == 0)
+  const size_t length = strlen(name);
+
+  for (const char *at = ops; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL)
+    if (strncmp(at, name, length) == 0 && (at[length] == ',' || at[length] == '\0'))
       return true;
-  fprintf(stderr, "checkops: no op \"%s\" (--list names them)\n", op);
+  return !ops;
+}
+
+static bool
+ops_exist(const char *ops)
+{
+  int named = 1, found = 0;
+
+  for (const char *at = ops; at && *at; at++)
+    named += *at == ',';
+  for (int i = 0; i < n_op_tests; i++)
+    found += op_wanted(ops, op_tests[i].name);
+  if (!ops || found == named)
+    return true;
+  fprintf(stderr, "checkops: not all of \"%s\" are ops (--list names them)\n", ops);
   return false;
 }
 
 static void
 run_all(Target *target, const Options *o, Tally *tally)
 {
+  const uint32_t dtypes = target->backend->dtypes & o->dtypes;
+
+  if (o->large) {
+    for (int dtype = 0; dtype < OSR_N_DTYPES; dtype++)
+      if (dtypes & 1u << dtype)
+        run_large(target, o->op, (OsrDType) dtype, tally);
+    return;
+  }
   for (int i = 0; i < n_op_tests; i++)
     for (int dtype = 0; dtype < OSR_N_DTYPES; dtype++)
-      if (target->backend->dtypes & 1u << dtype && (!o->op || !strcmp(o->op, op_tests[i].name)))
+      if (dtypes & 1u << dtype && op_wanted(o->op, op_tests[i].name))
         run_random(target, &op_tests[i], (OsrDType) dtype, o->seed, o->cases, o->only, tally);
   if (o->only >= 0)
     return;
@@ -259,10 +326,11 @@ run_all(Target *target, const Options *o, Tally *tally)
 int
 main(int argc, char **argv)
 {
-  Options o = { .backend = "cpu", .cases = 100, .only = -1 };
+  Options o = { .backend = "cpu", .dtypes = UINT32_MAX, .cases = 100, .only = -1 };
   struct timespec now;
   Tally tally = { 0 };
   const OsrBackend *backend;
+  char why[256] = "";
   Target target;
 
   clock_gettime(CLOCK_REALTIME, &now);
@@ -272,7 +340,7 @@ main(int argc, char **argv)
       return usage(stdout);
   if (!parse(argc, argv, &o))
     return usage(stderr);
-  if (!op_exists(o.op))
+  if (!ops_exist(o.op))
     return 1;
   if (o.list) {
     for (int i = 0; i < n_op_tests; i++)
@@ -284,11 +352,19 @@ main(int argc, char **argv)
     printf("seed %" PRIu64 "\n", o.seed);
     run_self_test(o.seed, o.cases, &tally);
   } else {
-    backend = find_backend(o.backend);
+    backend = find_backend(o.backend, o.module);
+    if (backend && strcmp(backend->name, "cuda") == 0 &&
+        backend->device_count(why, sizeof why) < 1) {
+      printf("skipped, there is no CUDA device: %s\n", why);
+      return SKIPPED;
+    }
+    if (o.tf32)
+      setenv("OSR_CUDA_TF32", "1", 1);
     if (!backend || !target_open(&target, backend, o.threads))
       return 1;
+    target.tf32 = o.tf32;
     if (o.bench) {
-      bool ok = run_bench(&target, o.op, o.large);
+      bool ok = run_bench(&target, o.op, o.dtypes, o.large);
 
       target_close(&target);
       return ok ? 0 : 1;

@@ -44,11 +44,20 @@ typedef struct Target {
   OsrOps ops; /* the backend's, or a sabotaged copy */
   OsrOpsContext ctx;
   int64_t scratch_live; /* scratch blocks handed out and not yet given back */
+  int64_t scratch_peak; /* the most bytes of them */
   bool scratch_refuse;  /* pretend that memory is full */
+  char *graph_scratch;  /* of the call that is being recorded */
+  size_t graph_used;
+  bool tf32; /* products of f32 matrices have 10 bits of mantissa */
 } Target;
 
 /* False with a reason on stderr when the backend cannot be opened. */
 bool target_open(Target *target, const OsrBackend *backend, int n_threads);
+/* Scratch memory for a recording, which has none of its own. */
+#define GRAPH_SCRATCH ((size_t) 256 << 20)
+
+/* Whether the backend still answers; an error of the device does not go away. */
+bool target_alive(Target *target);
 void target_close(Target *target);
 
 /* --- arguments of a case --- */
@@ -65,7 +74,8 @@ typedef struct Arg {
   const char *name;
   Role role;
   OsrDType dtype, ref_dtype;
-  size_t total, origin; /* elements in all; element the pointer points to */
+  size_t total, origin;      /* elements in all; element the pointer points to */
+  int64_t batch, stride, ld; /* where items and rows begin, for messages */
   uint8_t *inside;
   void *ref, *image, *after; /* host memory: reference's, backend's before and after */
   void *dev;
@@ -87,11 +97,12 @@ typedef struct Case {
   Rng rng;
   OsrDType dtype;
   CallFn call;
+  bool aligned;     /* pointers and strides are multiples of 16 bytes: the fast paths */
   bool may_lack;    /* OSR_ERR_UNSUPPORTED skips the case */
   bool exact;       /* outputs must equal the rounded reference */
   double tolerance; /* relative; 0: by type */
   char text[384];   /* what is called, for messages */
-  char why[384];    /* why it failed */
+  char why[768];    /* why it failed */
   Verdict verdict;
   Arg args[MAX_ARGS];
   int n_args;
@@ -120,6 +131,8 @@ void case_region(Case *c, Arg *arg, int64_t offset, int64_t batch, int64_t strid
 void arg_set(Arg *arg, int64_t i, double value);
 double arg_get(const Arg *arg, int64_t i);
 
+/* The width of a matrix: rng_size(), and in aligned cases mostly a multiple of 8. */
+int case_width(Case *c, int64_t max);
 /* Row and batch strides: tight half of the time. */
 int64_t case_ld(Case *c, int64_t n);
 int64_t case_stride(Case *c, int64_t rows, int64_t ld);
@@ -130,6 +143,11 @@ void case_run(Case *c, const void *params);
 
 /* --- the tests --- */
 
+/* Relative error that outputs of a type may have. */
+double type_tolerance(OsrDType dtype);
+/* That of products of matrices, for Case.tolerance: 0 or what TF32 allows. */
+double product_tolerance(const Target *target, OsrDType dtype);
+
 typedef struct OpTest {
   const char *name;
   CallFn call;
@@ -138,6 +156,9 @@ typedef struct OpTest {
 
 extern const OpTest op_tests[];
 extern const int n_op_tests;
+
+/* The entry of an op that exists. */
+CallFn call_of(const char *op);
 
 void build_linear(Case *c);
 void build_glu(Case *c);
@@ -160,6 +181,9 @@ void build_blend(Case *c);
 void build_tensor_to_frame(Case *c);
 void build_frame_to_tensor(Case *c);
 
+/* Whether `ops`, names between commas, NULL for all, has this one. */
+bool op_wanted(const char *ops, const char *name);
+
 typedef struct Tally {
   int passed, failed, skipped;
   bool quiet;
@@ -176,7 +200,9 @@ void run_invalid(Target *target, const char *op, Tally *tally);
 void run_known(Tally *tally);
 /* Whether every deliberately wrong backend is found out. */
 void run_self_test(uint64_t seed, int cases, Tally *tally);
-/* Times the ops; false when something could not be run. */
-bool run_bench(Target *target, const char *op, bool large);
+/* Calls of the models' sizes and beyond 2^31 elements, compared at some of their rows. */
+void run_large(Target *target, const char *op, OsrDType dtype, Tally *tally);
+/* Times the ops in the types of the mask; false when something could not be run. */
+bool run_bench(Target *target, const char *op, uint32_t dtypes, bool large);
 
 #endif /* CHECKOPS_H */

@@ -651,31 +651,52 @@ invalid_frame(Invalid *v)
   BAD(frame_to_tensor, p.matrix = (OsrMatrix) 9);
 }
 
+/* Marks are numbered, and each can be waited for. */
+static void
+check_marks(Invalid *v)
+{
+  const OsrBackend *backend = v->target->backend;
+  OsrOpsContext *ctx = &v->target->ctx;
+  uint64_t first = 0, last = 0;
+
+  expect_ok(v, "mark", backend->mark(ctx, &first));
+  for (int i = 0; i < 2 * OSR_MAX_MARKS; i++)
+    expect_ok(v, "mark", backend->mark(ctx, &last));
+  tally_add(v->tally, last == first + 2 * OSR_MAX_MARKS, "marks %llu to %llu",
+            (unsigned long long) first, (unsigned long long) last);
+  expect_ok(v, "wait for the start", backend->wait(ctx, 0));
+  expect_ok(v, "wait for a mark long ago", backend->wait(ctx, first));
+  expect_ok(v, "wait for the last mark", backend->wait(ctx, last));
+  tally_add(v->tally, backend->wait(ctx, last + 1) == OSR_ERR_INVALID,
+            "a mark that was never given can be waited for");
+  ctx->error[0] = '\0';
+}
+
 void
 run_invalid(Target *target, const char *op, Tally *tally)
 {
   static const struct {
-    const char *names;
+    const char *name, *also;
     void (*run)(Invalid *v);
   } tests[] = {
-    { "linear", invalid_linear },
-    { "glu", invalid_glu },
-    { "layer_norm", invalid_layer_norm },
-    { "rms_norm", invalid_rms_norm },
-    { "qk_norm_rope", invalid_qk_norm_rope },
-    { "attention", invalid_attention },
-    { "group_norm", invalid_group_norm },
-    { "conv3d", invalid_conv3d },
-    { "patchify unpatchify", invalid_patchify },
-    { "embedding", invalid_embedding },
-    { "timestep", invalid_timestep },
-    { "affine", invalid_affine },
-    { "copy2d", invalid_copy2d },
-    { "guidance_step", invalid_guidance_step },
-    { "randn", invalid_randn },
-    { "gaussian", invalid_gaussian },
-    { "blend", invalid_blend },
-    { "tensor_to_frame frame_to_tensor", invalid_frame },
+    { "linear", "linear", invalid_linear },
+    { "glu", "glu", invalid_glu },
+    { "layer_norm", "layer_norm", invalid_layer_norm },
+    { "rms_norm", "rms_norm", invalid_rms_norm },
+    { "qk_norm_rope", "qk_norm_rope", invalid_qk_norm_rope },
+    { "attention", "attention", invalid_attention },
+    { "group_norm", "group_norm", invalid_group_norm },
+    { "conv3d", "conv3d", invalid_conv3d },
+    { "patchify", "unpatchify", invalid_patchify },
+    { "embedding", "embedding", invalid_embedding },
+    { "timestep", "timestep", invalid_timestep },
+    { "affine", "affine", invalid_affine },
+    { "copy2d", "copy2d", invalid_copy2d },
+    { "guidance_step", "guidance_step", invalid_guidance_step },
+    { "randn", "randn", invalid_randn },
+    { "gaussian", "gaussian", invalid_gaussian },
+    { "blend", "blend", invalid_blend },
+    { "tensor_to_frame", "frame_to_tensor", invalid_frame },
   };
   Invalid v = { .target = target, .tally = tally };
   int before = tally->failed, checks = tally->passed + tally->failed;
@@ -695,8 +716,9 @@ run_invalid(Target *target, const char *op, Tally *tally)
   }
   target->backend->mem_set(&target->ctx, v.memory, 0, BLOCK * BLOCKS);
   for (size_t i = 0; i < sizeof tests / sizeof *tests; i++)
-    if (!op || strstr(tests[i].names, op))
+    if (op_wanted(op, tests[i].name) || op_wanted(op, tests[i].also))
       tests[i].run(&v);
+  check_marks(&v);
   target->backend->synchronize(&target->ctx);
   target->backend->mem_free(&target->ctx, v.memory, BLOCK * BLOCKS);
   if (!tally->quiet)

@@ -126,7 +126,7 @@ known_conversions(Tally *tally, OsrOpsContext *ctx)
         wrong += wide[i] != want || out[i] != in[i];
     }
     tally_add(tally, wrong == 0, "%d numbers do not survive %s to f32 and back", wrong,
-              osr_dtype_name(types[type]));
+              osr_ops_dtype_name(types[type]));
   }
 }
 

@@ -613,9 +613,9 @@ self_test_types(uint64_t seed, int cases, Tally *tally)
 
   for (int dtype = OSR_DTYPE_BF16; dtype <= OSR_DTYPE_F16; dtype++) {
     tally_add(tally, find_out(&right, "affine", (OsrDType) dtype, false, seed, cases) < 0,
-              "a right affine in %s fails", osr_dtype_name((OsrDType) dtype));
+              "a right affine in %s fails", osr_ops_dtype_name((OsrDType) dtype));
     tally_add(tally, find_out(&wrong, "affine", (OsrDType) dtype, false, seed, 20 * cases) >= 0,
-              "a wrong affine in %s is not found out", osr_dtype_name((OsrDType) dtype));
+              "a wrong affine in %s is not found out", osr_ops_dtype_name((OsrDType) dtype));
   }
 }
 
