@@ -12,7 +12,7 @@ OSR_API const char *const *osr_aspect_ratios(void);
 
 /* Frame size of a resolution name ("256px": area of 256 x 256; "480p": 480 lines at 16:9
  * area) at an aspect ratio name (width:height), as upstream's get_image_size() for
- * inference, rounded up to multiples of 16. OSR_ERROR_INVALID_ARGUMENT lists what is known. */
+ * inference, rounded down to multiples of 16. OSR_ERROR_INVALID_ARGUMENT lists what is known. */
 OSR_API gboolean osr_aspect_size(const char *resolution, const char *aspect_ratio, guint *width,
                                  guint *height, GError **error);
 

@@ -62,9 +62,11 @@ OSR_API gboolean osr_checkpoint_write(const char *path, guint n, const char *con
  * at the end. Missing tensors are named, a wrong shape shows both shapes and the file.
  */
 typedef struct {
-  OsrCheckpoint *checkpoint;
+  OsrCheckpoint *checkpoint; /* NULL: random weights */
   OsrDevice *device;
-  OsrDType dtype; /* of what is returned */
+  OsrDType dtype;   /* of what is returned */
+  guint64 seed;     /* of random weights */
+  guint32 sequence; /* tensors drawn so far */
   GCancellable *cancellable;
   GError *error; /* the first failure, owned */
   guint64 n_parameters, n_bytes;
@@ -72,6 +74,12 @@ typedef struct {
 
 OSR_API void osr_loader_init(OsrLoader *loader, OsrCheckpoint *checkpoint, OsrDevice *device,
                              OsrDType dtype, GCancellable *cancellable);
+/* Weights that no file has, drawn on the device: for benchmarks and plans of models whose
+ * weights are not at hand. Every tensor that is asked for exists. Matrices and convolutions are
+ * normal with deviation 1 / sqrt(inputs), so that activations keep their size; biases are 0 and
+ * other vectors (norms) 1. The same seed and order of calls give the same weights. */
+OSR_API void osr_loader_init_random(OsrLoader *loader, OsrDevice *device, OsrDType dtype,
+                                    guint64 seed, GCancellable *cancellable);
 /* FALSE and the error moved to @error if any load failed. */
 OSR_API gboolean osr_loader_finish(OsrLoader *loader, GError **error);
 OSR_API gboolean osr_loader_has(OsrLoader *loader, const char *format, ...) G_GNUC_PRINTF(2, 3);

@@ -23,6 +23,7 @@ struct _OsrDevice {
   OsrPool *pool;
   GRecMutex lock;
   char *scratch_error; /* why the last scratch_alloc failed, for osr_device_check() */
+  gint failed;         /* atomic: the device has, and somebody has been told so */
 };
 
 G_DEFINE_BOXED_TYPE(OsrDevice, osr_device, osr_device_ref, osr_device_unref)
@@ -58,8 +59,12 @@ osr_device_ref(OsrDevice *device)
 static void
 close_device(OsrDevice *device)
 {
-  if (device->ctx.backend->synchronize(&device->ctx) != OSR_OK)
-    g_warning("%s: %s", device->name, device->ctx.error);
+  if (device->ctx.backend->synchronize(&device->ctx) != OSR_OK) {
+    if (g_atomic_int_get(&device->failed))
+      osr_debug("closing %s: %s", device->name, device->ctx.error);
+    else
+      g_warning("%s: %s", device->name, device->ctx.error);
+  }
   osr_pool_free(device->pool);
   device->ctx.backend->close(&device->ctx);
   g_rec_mutex_clear(&device->lock);
@@ -390,18 +395,44 @@ osr_device_synchronize(OsrDevice *device, GError **error)
 }
 
 gboolean
-osr_device_upload(OsrDevice *device, gpointer dst, gconstpointer src, gsize size, GError **error)
+osr_device_mark(OsrDevice *device, guint64 *mark, GError **error)
+{
+  uint64_t number = 0;
+  gboolean ok;
+
+  osr_device_lock(device);
+  ok = osr_device_check(device, device->ctx.backend->mark(&device->ctx, &number),
+                        "marking the work of the device", error);
+  osr_device_unlock(device);
+  *mark = number;
+  return ok;
+}
+
+gboolean
+osr_device_wait(OsrDevice *device, guint64 mark, const char *what, GError **error)
 {
   const OsrBackend *backend = device->ctx.backend;
+  gboolean ok;
+
+  if (backend->wait(&device->ctx, mark) == OSR_OK)
+    return TRUE;
+  /* The reason is in a place that all threads write to, so it is asked for again when nobody
+   * else does. */
+  osr_device_lock(device);
+  ok = osr_device_check(device, backend->wait(&device->ctx, mark), what, error);
+  osr_device_unlock(device);
+  return ok;
+}
+
+gboolean
+osr_device_upload(OsrDevice *device, gpointer dst, gconstpointer src, gsize size, GError **error)
+{
   OsrResult result;
 
   if (size == 0)
     return TRUE;
-  result = backend->copy(&device->ctx, OSR_COPY_TO_DEVICE, dst, src, size);
-  if (!osr_device_check(device, result, "copying to the device", error))
-    return FALSE;
-  /* The copy may still be reading @src. */
-  return device->is_host || osr_device_synchronize(device, error);
+  result = device->ctx.backend->copy(&device->ctx, OSR_COPY_TO_DEVICE, dst, src, size);
+  return osr_device_check(device, result, "copying to the device", error);
 }
 
 gboolean
@@ -413,6 +444,25 @@ osr_device_download(OsrDevice *device, gpointer dst, gconstpointer src, gsize si
     return TRUE;
   result = device->ctx.backend->copy(&device->ctx, OSR_COPY_TO_HOST, dst, src, size);
   return osr_device_check(device, result, "copying from the device", error);
+}
+
+void
+osr_device_get_copies(OsrDevice *device, OsrDeviceCopies *copies)
+{
+  guint64 n[OSR_N_COPIES], bytes[OSR_N_COPIES];
+
+  for (guint i = 0; i < OSR_N_COPIES; i++) {
+    n[i] = __atomic_load_n(&device->ctx.n_copies[i], __ATOMIC_RELAXED);
+    bytes[i] = __atomic_load_n(&device->ctx.copied_bytes[i], __ATOMIC_RELAXED);
+  }
+  *copies = (OsrDeviceCopies){
+    .to_device = n[OSR_COPY_TO_DEVICE],
+    .to_host = n[OSR_COPY_TO_HOST],
+    .on_device = n[OSR_COPY_ON_DEVICE],
+    .bytes_to_device = bytes[OSR_COPY_TO_DEVICE],
+    .bytes_to_host = bytes[OSR_COPY_TO_HOST],
+    .bytes_on_device = bytes[OSR_COPY_ON_DEVICE],
+  };
 }
 
 static int
@@ -446,6 +496,8 @@ osr_device_check(OsrDevice *device, OsrResult result, const char *what, GError *
   else
     g_set_error(error, OSR_ERROR, error_code(result), "%s: %s (device %s)", what, why,
                 device->name);
+  if (result == OSR_ERR_DEVICE)
+    g_atomic_int_set(&device->failed, TRUE);
   /* Neither may turn up in the message of a later failure. */
   ctx->error[0] = '\0';
   g_clear_pointer(&device->scratch_error, g_free);

@@ -17,6 +17,11 @@ G_BEGIN_DECLS
  * anybody holds it, so elements share pools. Calls into ops of one device must not run
  * concurrently: osr_device_lock(), a recursive lock, is held around them. Models, sampler and
  * tensor functions take it themselves.
+ *
+ * Calls on a GPU enqueue work and return. The order of the calls is the order of the work,
+ * whoever makes them, so results may be passed on and memory released without waiting.
+ * A GPU may fail after the call that caused it: then all later calls on the device fail with
+ * OSR_ERROR_DEVICE. Once everybody has dropped it, osr_device_get() opens it anew.
  */
 typedef struct _OsrDevice OsrDevice;
 
@@ -48,11 +53,34 @@ OSR_API void osr_device_unlock(OsrDevice *device);
 /* Waits for all work of the device. FALSE if any of it failed. */
 OSR_API gboolean osr_device_synchronize(OsrDevice *device, GError **error);
 
-/* Host bytes -> device memory and back; both block until the host side may be reused. */
+/* A GPU is given work much faster than it does it. A mark is a point in the order of its work
+ * that can be waited for: osr_device_wait() returns when all that was enqueued before the mark
+ * is done, FALSE if any of that failed. @what names that work, as in osr_device_check(). The
+ * last OSR_MAX_MARKS marks are told apart, waiting for an older one may take longer. Waiting
+ * needs no lock and holds none while it waits. On CPUs both return at once. */
+OSR_API gboolean osr_device_mark(OsrDevice *device, guint64 *mark, GError **error);
+OSR_API gboolean osr_device_wait(OsrDevice *device, guint64 mark, const char *what, GError **error);
+
+/* Host bytes -> device memory and back, in order with the device's work. Both return when the
+ * host side may be reused: a download has waited for all work before it then, an upload may
+ * still be on its way. */
 OSR_API gboolean osr_device_upload(OsrDevice *device, gpointer dst, gconstpointer src, gsize size,
                                    GError **error);
 OSR_API gboolean osr_device_download(OsrDevice *device, gpointer dst, gconstpointer src, gsize size,
                                      GError **error);
+
+/**
+ * OsrDeviceCopies:
+ * @to_device, @to_host, @on_device: copies since the device was opened
+ * @bytes_to_device, @bytes_to_host, @bytes_on_device: their bytes
+ */
+typedef struct {
+  guint64 to_device, to_host, on_device;
+  guint64 bytes_to_device, bytes_to_host, bytes_on_device;
+} OsrDeviceCopies;
+
+/* Counts of plain copies; what ops move is not among them. */
+OSR_API void osr_device_get_copies(OsrDevice *device, OsrDeviceCopies *copies);
 
 /* Turns an OsrResult of an op on @device into a GError: TRUE for OSR_OK. @what names the
  * caller's step ("mmdit: double block 3"). */

@@ -33,26 +33,10 @@ plane_sizes(const OsrPicture *picture, guint rows[3], gsize bytes[3])
 
 typedef OsrResult (*FrameOp)(OsrOpsContext *ctx, const OsrFrame *p);
 
-/* Runs @op on device memory: the picture's own on a host device, else a staged copy with
- * the planes packed one after the other. */
+/* Frame @i of @video beside @picture, whose planes are still to be set. */
 static gboolean
-run(OsrTensor *video, guint i, const OsrPicture *picture, gboolean to_picture, GError **error)
+frame_init(OsrFrame *frame, OsrTensor *video, guint i, const OsrPicture *picture, GError **error)
 {
-  const OsrOps *ops = osr_device_get_ops(video->device);
-  const FrameOp op = to_picture ? ops->tensor_to_frame : ops->frame_to_tensor;
-  OsrFrame frame = {
-    .dtype = video->dtype,
-    .width = (int) picture->width,
-    .height = (int) picture->height,
-    .format = picture->format,
-    .matrix = picture->matrix,
-  };
-  g_autoptr(OsrTensor) staging = NULL;
-  guint rows[3] = { 0 };
-  gsize bytes[3] = { 0 }, total = 0;
-  guint n_planes = plane_sizes(picture, rows, bytes);
-  gboolean ok = FALSE;
-
   if (video->n_dims != 4 || video->dims[3] != 3 || video->dims[1] != picture->height ||
       video->dims[2] != picture->width || i >= video->dims[0]) {
     g_autofree char *dims = osr_dims_to_string(video->n_dims, video->dims);
@@ -62,20 +46,57 @@ run(OsrTensor *video, guint i, const OsrPicture *picture, gboolean to_picture, G
                 picture->height);
     return FALSE;
   }
-  frame.tensor = (guint8 *) video->data +
-                 (gsize) i * video->dims[1] * video->dims[2] * 3 * osr_dtype_size(video->dtype);
+  *frame = (OsrFrame){
+    .dtype = video->dtype,
+    .width = (int) picture->width,
+    .height = (int) picture->height,
+    .format = picture->format,
+    .matrix = picture->matrix,
+    .tensor = (guint8 *) video->data +
+              (gsize) i * video->dims[1] * video->dims[2] * 3 * osr_dtype_size(video->dtype),
+  };
+  return TRUE;
+}
 
-  if (osr_device_is_host(video->device)) {
-    for (guint p = 0; p < n_planes; p++) {
-      frame.planes[p] = picture->planes[p];
-      frame.strides[p] = picture->strides[p];
-    }
-    osr_device_lock(video->device);
-    ok = osr_device_check(video->device, op(osr_device_get_context(video->device), &frame),
-                          "frame conversion", error);
-    osr_device_unlock(video->device);
-    return ok;
+/* Runs @op on planes that the device reaches. */
+static gboolean
+run_in_place(OsrDevice *device, FrameOp op, OsrFrame *frame, const OsrPicture *picture,
+             GError **error)
+{
+  guint rows[3] = { 0 };
+  gsize bytes[3] = { 0 };
+  const guint n_planes = plane_sizes(picture, rows, bytes);
+  gboolean ok;
+
+  for (guint p = 0; p < n_planes; p++) {
+    frame->planes[p] = picture->planes[p];
+    frame->strides[p] = picture->strides[p];
   }
+  osr_device_lock(device);
+  ok = osr_device_check(device, op(osr_device_get_context(device), frame), "frame conversion",
+                        error);
+  osr_device_unlock(device);
+  return ok;
+}
+
+/* Runs @op on planes in host memory: there on a host device, else on a staged copy with the
+ * planes packed one after the other. */
+static gboolean
+run(OsrTensor *video, guint i, const OsrPicture *picture, gboolean to_picture, GError **error)
+{
+  const OsrOps *ops = osr_device_get_ops(video->device);
+  const FrameOp op = to_picture ? ops->tensor_to_frame : ops->frame_to_tensor;
+  g_autoptr(OsrTensor) staging = NULL;
+  guint rows[3] = { 0 };
+  gsize bytes[3] = { 0 }, total = 0;
+  guint n_planes = plane_sizes(picture, rows, bytes);
+  gboolean ok = FALSE;
+  OsrFrame frame;
+
+  if (!frame_init(&frame, video, i, picture, error))
+    return FALSE;
+  if (osr_device_is_host(video->device))
+    return run_in_place(video->device, op, &frame, picture, error);
 
   for (guint p = 0; p < n_planes; p++)
     total += rows[p] * bytes[p];
@@ -115,6 +136,16 @@ gboolean
 osr_video_get_picture(OsrTensor *video, guint i, const OsrPicture *picture, GError **error)
 {
   return run(video, i, picture, TRUE, error);
+}
+
+gboolean
+osr_video_get_device_picture(OsrTensor *video, guint i, const OsrPicture *picture, GError **error)
+{
+  OsrFrame frame;
+
+  return frame_init(&frame, video, i, picture, error) &&
+         run_in_place(video->device, osr_device_get_ops(video->device)->tensor_to_frame, &frame,
+                      picture, error);
 }
 
 gboolean

@@ -9,7 +9,8 @@ G_BEGIN_DECLS
 /**
  * OsrPicture:
  *
- * Pixels in host memory: @planes and @strides (bytes) as @format lays them out.
+ * Pixels: @planes and @strides (bytes) as @format lays them out. The planes are in host memory
+ * unless a function says otherwise.
  */
 typedef struct {
   OsrPixelFormat format;
@@ -23,6 +24,11 @@ typedef struct {
  * has to be the video's. */
 OSR_API gboolean osr_video_get_picture(OsrTensor *video, guint i, const OsrPicture *picture,
                                        GError **error);
+/* The same with planes in memory of @video's device. On a GPU they are written in the order of
+ * the device's work: wait for that (osr_device_mark(), osr_device_wait()) before anybody else
+ * reads them. */
+OSR_API gboolean osr_video_get_device_picture(OsrTensor *video, guint i, const OsrPicture *picture,
+                                              GError **error);
 /* Reads @picture into frame @i of @video. */
 OSR_API gboolean osr_video_set_picture(OsrTensor *video, guint i, const OsrPicture *picture,
                                        GError **error);

@@ -69,6 +69,68 @@ static inline gboolean G_GNUC_PRINTF(3, 4)
   return osr_device_check(run->device, run->result, what, error);
 }
 
+/*
+ * Keeps the host from running ahead of the device: a block is enqueued when the one
+ * OSR_PACE_AHEAD blocks before it is done. So the device never lacks work, and yet a cancelled
+ * job ends within about a block, progress is real, and a failure is found in its block.
+ */
+#define OSR_PACE_AHEAD 2
+
+typedef struct {
+  OsrDevice *device; /* borrowed; NULL: nothing is waited for */
+  guint64 n;         /* blocks so far */
+  struct {
+    guint64 mark; /* at its end */
+    char name[64];
+  } blocks[OSR_PACE_AHEAD];
+} OsrPace;
+
+static inline OsrPace
+osr_pace_start(OsrDevice *device)
+{
+  return (OsrPace){ .device = device };
+}
+
+/* Before a block. FALSE with G_IO_ERROR_CANCELLED without waiting if the job is cancelled, or
+ * if a block before has failed. */
+static inline gboolean
+osr_pace_begin(OsrPace *pace, GCancellable *cancellable, GError **error)
+{
+  guint i = pace->n % OSR_PACE_AHEAD;
+
+  if (g_cancellable_set_error_if_cancelled(cancellable, error))
+    return FALSE;
+  if (!pace->device || pace->n < OSR_PACE_AHEAD)
+    return TRUE;
+  return osr_device_wait(pace->device, pace->blocks[i].mark, pace->blocks[i].name, error) &&
+         !g_cancellable_set_error_if_cancelled(cancellable, error);
+}
+
+/* After a block, whose name is for the message of its failure. */
+static inline gboolean G_GNUC_PRINTF(3, 4)
+    osr_pace_end(OsrPace *pace, GError **error, const char *format, ...)
+{
+  guint i = pace->n++ % OSR_PACE_AHEAD;
+  va_list args;
+
+  if (!pace->device)
+    return TRUE;
+  va_start(args, format);
+  g_vsnprintf(pace->blocks[i].name, sizeof pace->blocks[i].name, format, args);
+  va_end(args);
+  return osr_device_mark(pace->device, &pace->blocks[i].mark, error);
+}
+
+/* Waits for the blocks that are left. */
+static inline gboolean
+osr_pace_finish(OsrPace *pace, GError **error)
+{
+  guint i = (pace->n + OSR_PACE_AHEAD - 1) % OSR_PACE_AHEAD;
+
+  return !pace->device || pace->n == 0 ||
+         osr_device_wait(pace->device, pace->blocks[i].mark, pace->blocks[i].name, error);
+}
+
 /* Rows inside a buffer: row i of item b starts b * batch + i * ld elements after data. */
 typedef struct {
   gpointer data;

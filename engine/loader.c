@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "checkpoint-private.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <string.h>
 
@@ -14,6 +15,18 @@ osr_loader_init(OsrLoader *loader, OsrCheckpoint *checkpoint, OsrDevice *device,
     .checkpoint = checkpoint,
     .device = device,
     .dtype = dtype,
+    .cancellable = cancellable,
+  };
+}
+
+void
+osr_loader_init_random(OsrLoader *loader, OsrDevice *device, OsrDType dtype, guint64 seed,
+                       GCancellable *cancellable)
+{
+  *loader = (OsrLoader){
+    .device = device,
+    .dtype = dtype,
+    .seed = seed,
     .cancellable = cancellable,
   };
 }
@@ -36,7 +49,65 @@ osr_loader_has(OsrLoader *loader, const char *format, ...)
   va_start(args, format);
   name = g_strdup_vprintf(format, args);
   va_end(args);
-  return osr_checkpoint_lookup(loader->checkpoint, name) != NULL;
+  return !loader->checkpoint || osr_checkpoint_lookup(loader->checkpoint, name) != NULL;
+}
+
+static OsrTensor *
+count(OsrLoader *loader, OsrTensor *tensor)
+{
+  if (tensor) {
+    loader->n_parameters += (guint64) osr_tensor_n_elements(tensor);
+    loader->n_bytes += tensor->size;
+  }
+  return tensor;
+}
+
+static gboolean
+fill_random(OsrLoader *loader, OsrTensor *tensor, const char *name)
+{
+  OsrDevice *device = loader->device;
+  OsrOpsContext *ctx = osr_device_get_context(device);
+  const OsrOps *ops = osr_device_get_ops(device);
+  gint64 n = osr_tensor_n_elements(tensor), inputs = n / MAX(tensor->dims[0], 1);
+  OsrRandn noise = {
+    .dtype = tensor->dtype,
+    .seed = loader->seed,
+    .sequence = loader->sequence++,
+    .t = (int) tensor->dims[0],
+    .h = 1,
+    .w = 1,
+    .c = (int) inputs,
+    .y = tensor->data,
+  };
+  OsrAffine scale = {
+    .dtype = tensor->dtype,
+    .n = n,
+    .a = tensor->n_dims > 1 ? (float) (1.0 / sqrt((double) inputs)) : 0.0f,
+    .b = tensor->n_dims > 1 || g_str_has_suffix(name, ".bias") ? 0.0f : 1.0f,
+    .x = tensor->data,
+    .y = tensor->data,
+  };
+
+  /* Of a vector too: 0 times what the memory held before might be NaN. */
+  return osr_device_check(device, ops->randn(ctx, &noise), name, &loader->error) &&
+         osr_device_check(device, ops->affine(ctx, &scale), name, &loader->error);
+}
+
+static OsrTensor *
+random_tensor(OsrLoader *loader, guint n_dims, const gint64 *dims, const char *name)
+{
+  g_autoptr(OsrTensor) tensor = NULL;
+  gboolean ok;
+
+  if (loader->error || g_cancellable_set_error_if_cancelled(loader->cancellable, &loader->error))
+    return NULL;
+  tensor = osr_tensor_new(loader->device, loader->dtype, n_dims, dims, &loader->error);
+  if (!tensor)
+    return NULL;
+  osr_device_lock(loader->device);
+  ok = fill_random(loader, tensor, name);
+  osr_device_unlock(loader->device);
+  return ok ? count(loader, g_steal_pointer(&tensor)) : NULL;
 }
 
 /* The entry of that name and shape, or NULL with loader->error set. */
@@ -120,18 +191,17 @@ upload(OsrLoader *loader, const OsrCheckpointEntry *entry)
     f32 = upload_as_f32(loader, entry);
     tensor = f32 ? osr_tensor_convert(f32, loader->device, loader->dtype, &loader->error) : NULL;
   }
-  if (tensor) {
-    loader->n_parameters += (guint64) osr_tensor_n_elements(tensor);
-    loader->n_bytes += tensor->size;
-  }
-  return tensor;
+  return count(loader, tensor);
 }
 
 static OsrTensor *
 load(OsrLoader *loader, guint n_dims, const gint64 *dims, const char *name)
 {
-  const OsrCheckpointEntry *entry = find_entry(loader, name, n_dims, dims);
+  const OsrCheckpointEntry *entry;
 
+  if (!loader->checkpoint)
+    return random_tensor(loader, n_dims, dims, name);
+  entry = find_entry(loader, name, n_dims, dims);
   return entry ? upload(loader, entry) : NULL;
 }
 
@@ -214,6 +284,10 @@ osr_loader_stack(OsrLoader *loader, const char *const *names, const gint64 *rows
 
   g_return_val_if_fail(names[0] != NULL, NULL);
 
+  for (guint i = 0; names[i]; i++)
+    whole.dims[0] += rows[i];
+  if (!loader->checkpoint)
+    return random_tensor(loader, n_dims, whole.dims, names[0]);
   for (guint i = 0; names[i]; i++) {
     const OsrCheckpointEntry *entry =
         find_entry(loader, names[i], n_dims, (gint64[]){ rows[i], columns });
@@ -221,7 +295,6 @@ osr_loader_stack(OsrLoader *loader, const char *const *names, const gint64 *rows
     if (!entry)
       return NULL;
     g_ptr_array_add(parts, (gpointer) entry);
-    whole.dims[0] += rows[i];
   }
   bytes = concatenate(loader, parts, &whole);
   return bytes ? upload(loader, &whole) : NULL;
@@ -253,6 +326,8 @@ osr_loader_conv3d(OsrLoader *loader, gint64 c_out, gint64 c_in, gint64 k_t, gint
   va_start(args, format);
   name = g_strdup_vprintf(format, args);
   va_end(args);
+  if (!loader->checkpoint)
+    return random_tensor(loader, 5, (gint64[]){ c_out, k_t, k_h, k_w, c_in }, name);
   entry = find_entry(loader, name, 5, (gint64[]){ c_out, c_in, k_t, k_h, k_w });
   bytes = entry ? host_buffer(loader, entry->size) : NULL;
   if (!bytes)

@@ -402,15 +402,32 @@ embed(Pass *p, const Embedder *e, OsrTensor *x, gboolean add)
     osr_run_linear(run, &e->out, OSR_ACT_NONE, 1, p->batch, hidden, vec);
 }
 
-/* @scalar: f32 [B], @features: [B, TIME_FEATURES], both scratch. */
+/* @value: f32 [B], @features: [B, TIME_FEATURES], scratch. */
 static void
-embed_scalar(Pass *p, const Embedder *e, float value, OsrTensor *scalar, OsrTensor *features,
-             gboolean add)
+embed_value(Pass *p, const Embedder *e, const OsrTensor *value, OsrTensor *features, gboolean add)
 {
   OsrRun *run = &p->run;
 
+  osr_run(run, timestep,
+          &(OsrTimestep){
+              .dtype = run->dtype,
+              .m = p->batch,
+              .n = TIME_FEATURES,
+              .factor = TIME_FACTOR,
+              .max_period = TIME_MAX_PERIOD,
+              .t = value->data,
+              .y = features->data,
+          });
+  embed(p, e, features, add);
+}
+
+/* @scalar: f32 [B], scratch. */
+static void
+embed_number(Pass *p, const Embedder *e, float value, OsrTensor *scalar, OsrTensor *features,
+             gboolean add)
+{
   /* 0 x + value: the number goes along as an argument, so nothing waits for a copy. */
-  osr_run(run, affine,
+  osr_run(&p->run, affine,
           &(OsrAffine){
               .dtype = OSR_DTYPE_F32,
               .n = p->batch,
@@ -419,17 +436,7 @@ embed_scalar(Pass *p, const Embedder *e, float value, OsrTensor *scalar, OsrTens
               .x = scalar->data,
               .y = scalar->data,
           });
-  osr_run(run, timestep,
-          &(OsrTimestep){
-              .dtype = run->dtype,
-              .m = p->batch,
-              .n = TIME_FEATURES,
-              .factor = TIME_FACTOR,
-              .max_period = TIME_MAX_PERIOD,
-              .t = scalar->data,
-              .y = features->data,
-          });
-  embed(p, e, features, add);
+  embed_value(p, e, scalar, features, add);
 }
 
 /* x from tokens, vec from time, guidance and the pooled text. */
@@ -456,9 +463,12 @@ embed_inputs(Pass *p, const OsrMmditInput *in, GError **error)
   osr_run_linear(run, &mmdit->txt_in, OSR_ACT_NONE, p->batch, p->rows[TEXT],
                  osr_rows(in->txt, 0, 0), txt);
 
-  embed_scalar(p, &mmdit->time_in, in->timestep, scalar, features, FALSE);
+  if (in->timesteps)
+    embed_value(p, &mmdit->time_in, in->timesteps, features, FALSE);
+  else
+    embed_number(p, &mmdit->time_in, in->timestep, scalar, features, FALSE);
   if (mmdit->config.guidance_embed)
-    embed_scalar(p, &mmdit->guidance_in, in->guidance, scalar, features, TRUE);
+    embed_number(p, &mmdit->guidance_in, in->guidance, scalar, features, TRUE);
   embed(p, &mmdit->vector_in, in->vec, TRUE);
   /* Every modulation starts with the SiLU of vec. */
   osr_run(run, affine,
@@ -629,31 +639,33 @@ single_block(Pass *p, const SingleBlock *b, gboolean last)
 }
 
 static gboolean
-run_blocks(Pass *p, GCancellable *cancellable, GError **error)
+run_blocks(Pass *p, OsrPace *pace, GCancellable *cancellable, GError **error)
 {
   const OsrMmdit *mmdit = p->mmdit;
   guint n_doubles = mmdit->config.depth, n_singles = mmdit->config.depth_single_blocks;
 
   for (guint i = 0; i < n_doubles; i++) {
-    if (g_cancellable_set_error_if_cancelled(cancellable, error))
+    if (!osr_pace_begin(pace, cancellable, error))
       return FALSE;
     double_block(p, &mmdit->doubles[i], n_singles == 0 && i == n_doubles - 1);
-    if (!osr_run_check(&p->run, error, "mmdit: double block %u", i))
+    if (!osr_run_check(&p->run, error, "mmdit: double block %u", i) ||
+        !osr_pace_end(pace, error, "mmdit: double block %u", i))
       return FALSE;
   }
   for (guint i = 0; i < n_singles; i++) {
-    if (g_cancellable_set_error_if_cancelled(cancellable, error))
+    if (!osr_pace_begin(pace, cancellable, error))
       return FALSE;
     single_block(p, &mmdit->singles[i], i == n_singles - 1);
-    if (!osr_run_check(&p->run, error, "mmdit: single block %u", i))
+    if (!osr_run_check(&p->run, error, "mmdit: single block %u", i) ||
+        !osr_pace_end(pace, error, "mmdit: single block %u", i))
       return FALSE;
   }
   return TRUE;
 }
 
 static gboolean
-check_tensor(const OsrMmdit *mmdit, const OsrTensor *tensor, const char *name, guint n_dims,
-             const gint64 *dims, GError **error)
+check_tensor(const OsrMmdit *mmdit, const OsrTensor *tensor, const char *name, OsrDType dtype,
+             guint n_dims, const gint64 *dims, GError **error)
 {
   if (!tensor) {
     g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT, "mmdit: the input has no %s", name);
@@ -667,11 +679,11 @@ check_tensor(const OsrMmdit *mmdit, const OsrTensor *tensor, const char *name, g
                 needs);
     return FALSE;
   }
-  if (tensor->device != mmdit->device || tensor->dtype != mmdit->dtype) {
+  if (tensor->device != mmdit->device || tensor->dtype != dtype) {
     g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
-                "mmdit: %s is %s on %s, the model computes in %s on %s", name,
+                "mmdit: %s is %s on %s, the model needs %s on %s", name,
                 osr_dtype_name(tensor->dtype), osr_device_get_name(tensor->device),
-                osr_dtype_name(mmdit->dtype), osr_device_get_name(mmdit->device));
+                osr_dtype_name(dtype), osr_device_get_name(mmdit->device));
     return FALSE;
   }
   return TRUE;
@@ -692,29 +704,45 @@ check_input(const OsrMmdit *mmdit, const OsrMmditInput *in, GError **error)
   }
   tokens = (gint64) in->frames * in->height * in->width;
   text = in->txt && in->txt->n_dims == 3 ? in->txt->dims[1] : 0;
-  return check_tensor(mmdit, in->img, "img", 3, (gint64[]){ batch, tokens, c->in_channels },
-                      error) &&
+  return check_tensor(mmdit, in->img, "img", mmdit->dtype, 3,
+                      (gint64[]){ batch, tokens, c->in_channels }, error) &&
          (!c->cond_embed ||
-          check_tensor(mmdit, in->cond, "cond", 3,
+          check_tensor(mmdit, in->cond, "cond", mmdit->dtype, 3,
                        (gint64[]){ batch, tokens, c->in_channels + patch }, error)) &&
-         check_tensor(mmdit, in->txt, "txt", 3, (gint64[]){ batch, text, c->context_in_dim },
+         check_tensor(mmdit, in->txt, "txt", mmdit->dtype, 3,
+                      (gint64[]){ batch, text, c->context_in_dim }, error) &&
+         check_tensor(mmdit, in->vec, "vec", mmdit->dtype, 2, (gint64[]){ batch, c->vec_in_dim },
                       error) &&
-         check_tensor(mmdit, in->vec, "vec", 2, (gint64[]){ batch, c->vec_in_dim }, error);
+         (!in->timesteps ||
+          check_tensor(mmdit, in->timesteps, "timesteps", OSR_DTYPE_F32, 1, &batch, error));
 }
 
-OsrTensor *
-osr_mmdit_forward(OsrMmdit *mmdit, const OsrMmditInput *input, GCancellable *cancellable,
-                  GError **error)
+gboolean
+osr_mmdit_prepare(OsrMmdit *mmdit, const OsrMmditInput *input, OsrTensor *tables[2], GError **error)
 {
   G_GNUC_UNUSED g_autoptr(OsrDeviceLocker) locker = osr_device_locker_new(mmdit->device);
-  const OsrMmditConfig *c = &mmdit->config;
-  gint64 d = c->hidden_size;
-  Pass p = { .run = osr_run_start(mmdit->device, mmdit->dtype), .mmdit = mmdit };
-  g_autoptr(OsrTensor) x = NULL, norm = NULL, qkv = NULL, wide = NULL, vec = NULL, mod = NULL;
-  g_autoptr(OsrTensor) pred = NULL;
 
   if (!check_input(mmdit, input, error) || !prepare_rope(mmdit, input, input->txt->dims[1], error))
-    return NULL;
+    return FALSE;
+  tables[0] = osr_tensor_ref(mmdit->rope_cos);
+  tables[1] = osr_tensor_ref(mmdit->rope_sin);
+  return TRUE;
+}
+
+gboolean
+osr_mmdit_forward_into(OsrMmdit *mmdit, const OsrMmditInput *input, OsrTensor *pred, gboolean paced,
+                       GCancellable *cancellable, GError **error)
+{
+  G_GNUC_UNUSED g_autoptr(OsrDeviceLocker) locker = osr_device_locker_new(mmdit->device);
+  gint64 d = mmdit->config.hidden_size;
+  Pass p = { .run = osr_run_start(mmdit->device, mmdit->dtype), .mmdit = mmdit };
+  OsrPace pace = osr_pace_start(paced ? mmdit->device : NULL);
+  g_autoptr(OsrTensor) x = NULL, norm = NULL, qkv = NULL, wide = NULL, vec = NULL, mod = NULL;
+
+  if (!check_input(mmdit, input, error) ||
+      !check_tensor(mmdit, pred, "the prediction", mmdit->dtype, 3, input->img->dims, error) ||
+      !prepare_rope(mmdit, input, input->txt->dims[1], error))
+    return FALSE;
   p.batch = input->img->dims[0];
   p.rows[TEXT] = p.first[VIDEO] = input->txt->dims[1];
   p.rows[VIDEO] = input->img->dims[1];
@@ -725,18 +753,30 @@ osr_mmdit_forward(OsrMmdit *mmdit, const OsrMmditInput *input, GCancellable *can
       !(qkv = osr_tensor_new_3d(&p.run, p.batch, p.len, 3 * d, error)) ||
       !(wide = osr_tensor_new_3d(&p.run, p.batch, p.len, d + mmdit->mlp_dim, error)) ||
       !(vec = osr_tensor_new(mmdit->device, mmdit->dtype, 2, (gint64[]){ p.batch, d }, error)) ||
-      !(mod =
-            osr_tensor_new(mmdit->device, mmdit->dtype, 2, (gint64[]){ p.batch, 12 * d }, error)) ||
-      !(pred = osr_tensor_new_3d(&p.run, p.batch, p.rows[VIDEO], c->in_channels, error)))
-    return NULL;
+      !(mod = osr_tensor_new(mmdit->device, mmdit->dtype, 2, (gint64[]){ p.batch, 12 * d }, error)))
+    return FALSE;
   p.x = x, p.norm = norm, p.qkv = qkv, p.wide = wide, p.vec = vec, p.mod = mod;
 
-  if (!embed_inputs(&p, input, error) || !run_blocks(&p, cancellable, error))
-    return NULL;
+  if (!embed_inputs(&p, input, error) || !run_blocks(&p, &pace, cancellable, error))
+    return FALSE;
 
   modulation(&p, &mmdit->final_modulation);
   modulated_norm(&p, p.first[VIDEO], p.rows[VIDEO], 0);
   osr_run_linear(&p.run, &mmdit->final_linear, OSR_ACT_NONE, p.batch, p.rows[VIDEO],
                  osr_rows(norm, p.first[VIDEO], 0), osr_rows(pred, 0, 0));
-  return osr_run_check(&p.run, error, "mmdit: final layer") ? g_steal_pointer(&pred) : NULL;
+  return osr_run_check(&p.run, error, "mmdit: final layer");
+}
+
+OsrTensor *
+osr_mmdit_forward(OsrMmdit *mmdit, const OsrMmditInput *input, GCancellable *cancellable,
+                  GError **error)
+{
+  g_autoptr(OsrTensor) pred = NULL;
+
+  if (!check_input(mmdit, input, error))
+    return NULL;
+  pred = osr_tensor_new(mmdit->device, mmdit->dtype, 3, input->img->dims, error);
+  if (!pred || !osr_mmdit_forward_into(mmdit, input, pred, TRUE, cancellable, error))
+    return NULL;
+  return g_steal_pointer(&pred);
 }

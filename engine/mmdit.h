@@ -46,6 +46,7 @@ typedef struct {
   OsrTensor *vec;              /* [B, vec_in_dim] */
   guint frames, height, width; /* of the token grid, L = frames * height * width */
   float timestep;              /* in [0, 1] */
+  OsrTensor *timesteps;        /* f32 [B], one an item, in place of timestep; or NULL */
   float guidance;              /* used with guidance_embed */
 } OsrMmditInput;
 
@@ -54,7 +55,9 @@ OSR_API void osr_mmdit_free(OsrMmdit *mmdit);
 OSR_API const OsrMmditConfig *osr_mmdit_get_config(OsrMmdit *mmdit);
 OSR_API OsrDevice *osr_mmdit_get_device(OsrMmdit *mmdit);
 
-/* The velocity [B, L, in_channels]. Looks at @cancellable before every block. */
+/* The velocity [B, L, in_channels]. Looks at @cancellable before every block, and at most two
+ * blocks ahead of the device: a cancelled forward returns within a block, and leaves what is
+ * enqueued to run. The last blocks may not be done when it returns. */
 OSR_API OsrTensor *osr_mmdit_forward(OsrMmdit *mmdit, const OsrMmditInput *input,
                                      GCancellable *cancellable, GError **error);
 

@@ -3,93 +3,44 @@
 
 #include <string.h>
 
-#include "config-section.h"
+#include "error.h"
+#include "model-config.h"
+#include "model-limits.h"
+#include "vae-private.h"
 
 #define FAMILY "open-sora-v2"
 
-static const Field mmdit_fields[] = {
-  { UINT(OsrMmditConfig, in_channels), 1, 65536, TRUE },
-  { UINT(OsrMmditConfig, vec_in_dim), 1, 65536, TRUE },
-  { UINT(OsrMmditConfig, context_in_dim), 1, 65536, TRUE },
-  { UINT(OsrMmditConfig, hidden_size), 1, 65536, TRUE },
-  { UINT(OsrMmditConfig, num_heads), 1, 1024, TRUE },
-  { UINT(OsrMmditConfig, depth), 0, 1024, TRUE },
-  { UINT(OsrMmditConfig, depth_single_blocks), 0, 1024, TRUE },
-  { DOUBLE(OsrMmditConfig, mlp_ratio), 0.01, 100, FALSE },
-  { DOUBLE(OsrMmditConfig, theta), 1, 1e9, FALSE },
-  { BOOLEAN(OsrMmditConfig, qkv_bias), 0, 1, FALSE },
-  { BOOLEAN(OsrMmditConfig, guidance_embed), 0, 1, FALSE },
-  { BOOLEAN(OsrMmditConfig, cond_embed), 0, 1, FALSE },
-  { BOOLEAN(OsrMmditConfig, fused_qkv), 0, 1, FALSE },
-  { BOOLEAN(OsrMmditConfig, use_liger_rope), 0, 1, FALSE },
-  { UINT(OsrMmditConfig, patch_size), 1, 16, FALSE },
-};
+#define MEMBER OSR_CONFIG_MEMBER
+#define UINT OSR_CONFIG_UINT
+#define NUMBER OSR_CONFIG_DOUBLE, 0, 1000
+#define BOOLEAN OSR_CONFIG_BOOLEAN, 0, 1
 
-static const Field vae_fields[] = {
-  { UINT(OsrVaeConfig, in_channels), 1, 64, FALSE },
-  { UINT(OsrVaeConfig, out_channels), 1, 64, FALSE },
-  { UINT(OsrVaeConfig, latent_channels), 1, 4096, FALSE },
-  { UINT(OsrVaeConfig, layers_per_block), 1, 64, FALSE },
-  { UINT(OsrVaeConfig, norm_num_groups), 1, 4096, FALSE },
-  { UINT(OsrVaeConfig, time_compression_ratio), 1, 64, FALSE },
-  { UINT(OsrVaeConfig, spatial_compression_ratio), 1, 64, FALSE },
-  { BOOLEAN(OsrVaeConfig, mid_block_add_attention), 0, 1, FALSE },
-  { DOUBLE(OsrVaeConfig, scale_factor), 1e-6, 1e6, FALSE },
-  { DOUBLE(OsrVaeConfig, shift_factor), -1e6, 1e6, FALSE },
-  { UINT(OsrVaeConfig, sample_size), 1, 65536, FALSE },
-  { UINT(OsrVaeConfig, sample_tsize), 1, 65536, FALSE },
-  { DOUBLE(OsrVaeConfig, tile_overlap_factor), 0, 0.99, FALSE },
-};
-
-static const Field t5_fields[] = {
-  { UINT(OsrT5Config, vocab_size), 1, 1 << 24, TRUE },
-  { UINT(OsrT5Config, d_model), 1, 65536, TRUE },
-  { UINT(OsrT5Config, d_kv), 1, 65536, TRUE },
-  { UINT(OsrT5Config, d_ff), 1, 1 << 20, TRUE },
-  { UINT(OsrT5Config, num_layers), 1, 1024, TRUE },
-  { UINT(OsrT5Config, num_heads), 1, 1024, TRUE },
-  { UINT(OsrT5Config, relative_attention_num_buckets), 4, 65536, FALSE },
-  { UINT(OsrT5Config, relative_attention_max_distance), 2, 1 << 24, FALSE },
-  { DOUBLE(OsrT5Config, layer_norm_epsilon), 0, 1, FALSE },
-};
-
-static const Field clip_fields[] = {
-  { UINT(OsrClipConfig, vocab_size), 1, 1 << 24, FALSE },
-  { UINT(OsrClipConfig, hidden_size), 1, 65536, FALSE },
-  { UINT(OsrClipConfig, intermediate_size), 1, 1 << 20, FALSE },
-  { UINT(OsrClipConfig, num_hidden_layers), 1, 1024, FALSE },
-  { UINT(OsrClipConfig, num_attention_heads), 1, 1024, FALSE },
-  { UINT(OsrClipConfig, max_position_embeddings), 2, 65536, FALSE },
-  { DOUBLE(OsrClipConfig, layer_norm_eps), 0, 1, FALSE },
-  { UINT(OsrClipConfig, eos_token_id), 0, 1 << 24, FALSE },
-};
-
-static const Field sampling_fields[] = {
-  { UINT(OsrSamplingParams, width), 16, 8192, FALSE },
-  { UINT(OsrSamplingParams, height), 16, 8192, FALSE },
-  { UINT(OsrSamplingParams, num_frames), 1, 65536, FALSE },
-  { UINT(OsrSamplingParams, num_steps), 1, 10000, FALSE },
-  { DOUBLE(OsrSamplingParams, guidance), 0, 1000, FALSE },
-  { DOUBLE(OsrSamplingParams, guidance_img), 0, 1000, FALSE },
-  { BOOLEAN(OsrSamplingParams, text_osci), 0, 1, FALSE },
-  { BOOLEAN(OsrSamplingParams, image_osci), 0, 1, FALSE },
-  { BOOLEAN(OsrSamplingParams, scale_temporal_osci), 0, 1, FALSE },
-  { BOOLEAN(OsrSamplingParams, shift), 0, 1, FALSE },
-  { DOUBLE(OsrSamplingParams, flow_shift), 0, 1000, FALSE },
+static const OsrConfigField sampling_fields[] = {
+  { MEMBER(OsrSamplingParams, width), UINT, 16, OSR_MAX_PIXELS, FALSE },
+  { MEMBER(OsrSamplingParams, height), UINT, 16, OSR_MAX_PIXELS, FALSE },
+  { MEMBER(OsrSamplingParams, num_frames), UINT, 1, OSR_MAX_FRAMES, FALSE },
+  { MEMBER(OsrSamplingParams, num_steps), UINT, 1, OSR_MAX_STEPS, FALSE },
+  { MEMBER(OsrSamplingParams, guidance), NUMBER, FALSE },
+  { MEMBER(OsrSamplingParams, guidance_img), NUMBER, FALSE },
+  { MEMBER(OsrSamplingParams, text_osci), BOOLEAN, FALSE },
+  { MEMBER(OsrSamplingParams, image_osci), BOOLEAN, FALSE },
+  { MEMBER(OsrSamplingParams, scale_temporal_osci), BOOLEAN, FALSE },
+  { MEMBER(OsrSamplingParams, shift), BOOLEAN, FALSE },
+  { MEMBER(OsrSamplingParams, flow_shift), NUMBER, FALSE },
 };
 
 /* Keys of "sampling" that go into the prompt. */
-static const Field prompt_fields[] = {
-  { UINT(OsrModelDir, fps), 1, 1000, FALSE },
-  { UINT(OsrModelDir, motion_score), 0, 1000, FALSE },
+static const OsrConfigField prompt_fields[] = {
+  { MEMBER(OsrModelDir, fps), UINT, 1, 1000, FALSE },
+  { MEMBER(OsrModelDir, motion_score), UINT, 0, 1000, FALSE },
 };
 
-static const Field t5_max_length_field[] = {
-  { "max_length", FIELD_UINT, G_STRUCT_OFFSET(OsrModelDir, t5_max_length), 2, 65536, FALSE },
+static const OsrConfigField t5_max_length_field[] = {
+  { "max_length", G_STRUCT_OFFSET(OsrModelDir, t5_max_length), UINT, 2, OSR_MAX_TOKENS, FALSE },
 };
 
-static const Field clip_max_length_field[] = {
-  { "max_length", FIELD_UINT, G_STRUCT_OFFSET(OsrModelDir, clip_max_length), 2, 65536, FALSE },
+static const OsrConfigField clip_max_length_field[] = {
+  { "max_length", G_STRUCT_OFFSET(OsrModelDir, clip_max_length), UINT, 2, OSR_MAX_TOKENS, FALSE },
 };
 
 /* Files */
@@ -102,17 +53,17 @@ is_file(const char *path)
 
 /* A path of config.json: it must not lead out of the model's folder. */
 static char *
-resolve_path(const OsrModelDir *dir, const Section *section, const char *key, const char *fallback,
-             GError **error)
+resolve_path(const OsrModelDir *dir, const OsrConfigSection *section, const char *key,
+             const char *fallback, GError **error)
 {
-  const char *path = read_string(section, key, fallback, error);
+  const char *path = osr_config_read_string(section, key, fallback, error);
 
   if (path == NULL)
     return NULL;
   g_auto(GStrv) parts = g_strsplit(path, "/", -1);
   if (*path == '\0' || g_path_is_absolute(path) ||
       g_strv_contains((const char *const *) parts, "..")) {
-    section_fail(section, key, error, "\"%s\" is not a path inside the model's folder", path);
+    osr_config_fail(section, key, error, "\"%s\" is not a path inside the model's folder", path);
     return NULL;
   }
   return g_build_filename(dir->path, path, NULL);
@@ -176,246 +127,103 @@ check_files(const OsrModelDir *dir, const char *t5_config, const char *clip_conf
 static gboolean
 read_t5(OsrModelDir *dir, const char *path, GError **error)
 {
-  static const char *const others[] = { "feed_forward_proj", "model_type", NULL };
-  g_autoptr(JsonObject) object = read_object(path, error);
+  g_autoptr(JsonObject) object = osr_config_read_file(path, error);
 
-  if (object == NULL)
-    return FALSE;
-  const Section section = { path, "", object };
-  dir->t5 = (OsrT5Config){ .relative_attention_num_buckets = 32,
-                           .relative_attention_max_distance = 128,
-                           .layer_norm_epsilon = 1e-6 };
-  const char *type = read_string(&section, "model_type", "t5", error);
-  const char *mlp = type ? read_string(&section, "feed_forward_proj", "gated-gelu", error) : NULL;
-  if (mlp == NULL || !read_fields(&section, t5_fields, G_N_ELEMENTS(t5_fields), &dir->t5, error))
-    return FALSE;
-  log_unknown(&section, t5_fields, G_N_ELEMENTS(t5_fields), others);
-
-  if (!g_str_equal(type, "t5"))
-    return section_fail(&section, "model_type", error, "\"%s\" is not \"t5\"", type);
-  if (!g_str_equal(mlp, "gated-gelu"))
-    return section_fail(&section, "feed_forward_proj", error,
-                        "\"%s\" is not the \"gated-gelu\" of T5 v1.1", mlp);
-  return TRUE;
-}
-
-static gboolean
-read_clip_act(const Section *section, OsrAct *act, GError **error)
-{
-  const char *name = read_string(section, "hidden_act", "quick_gelu", error);
-
-  if (name == NULL)
-    return FALSE;
-  if (g_str_equal(name, "quick_gelu"))
-    *act = OSR_ACT_QUICK_GELU;
-  else if (g_str_equal(name, "gelu"))
-    *act = OSR_ACT_GELU_ERF;
-  else
-    return section_fail(section, "hidden_act", error, "\"%s\" is neither quick_gelu nor gelu",
-                        name);
-  return TRUE;
+  return object && osr_config_read_t5(&(OsrConfigSection){ path, "", object }, &dir->t5, error);
 }
 
 static gboolean
 read_clip(OsrModelDir *dir, const char *path, GError **error)
 {
-  static const char *const others[] = { "hidden_act", "model_type", NULL };
-  g_autoptr(JsonObject) object = read_object(path, error);
+  g_autoptr(JsonObject) object = osr_config_read_file(path, error);
 
-  if (object == NULL)
-    return FALSE;
-  Section section = { path, "", object };
-  if (json_object_has_member(object, "text_config") &&
-      !open_section(&section, "text_config", "text_config.", &section, error))
-    return FALSE;
-
-  OsrClipConfig *clip = &dir->clip;
-  *clip = (OsrClipConfig){ .vocab_size = 49408,
-                           .hidden_size = 512,
-                           .intermediate_size = 2048,
-                           .num_hidden_layers = 12,
-                           .num_attention_heads = 8,
-                           .max_position_embeddings = 77,
-                           .layer_norm_eps = 1e-5,
-                           .eos_token_id = 49407 };
-  if (!read_fields(&section, clip_fields, G_N_ELEMENTS(clip_fields), clip, error) ||
-      !read_clip_act(&section, &clip->hidden_act, error))
-    return FALSE;
-  log_unknown(&section, clip_fields, G_N_ELEMENTS(clip_fields), others);
-
-  if (clip->hidden_size % clip->num_attention_heads != 0)
-    return section_fail(&section, "hidden_size", error, "%u is not a multiple of %u heads",
-                        clip->hidden_size, clip->num_attention_heads);
-  return TRUE;
+  return object && osr_config_read_clip(&(OsrConfigSection){ path, "", object }, &dir->clip, error);
 }
 
 /* Our own layout */
 
 static gboolean
-read_mmdit(OsrModelDir *dir, const Section *root, GError **error)
+read_mmdit(OsrModelDir *dir, const OsrConfigSection *root, GError **error)
 {
-  static const char *const others[] = { "weights", "axes_dim", NULL };
-  OsrMmditConfig *mmdit = &dir->mmdit;
-  Section section;
-  guint n_axes;
+  OsrConfigSection section;
 
-  *mmdit = (OsrMmditConfig){
-    .mlp_ratio = 4, .theta = 10000, .qkv_bias = TRUE, .fused_qkv = TRUE, .patch_size = 2
-  };
-  if (!open_section(root, "mmdit", "mmdit.", &section, error) ||
-      !read_fields(&section, mmdit_fields, G_N_ELEMENTS(mmdit_fields), mmdit, error) ||
-      !read_uints(&section, "axes_dim", 3, 3, mmdit->axes_dim, &n_axes, error))
+  if (!osr_config_open(root, "mmdit", "mmdit.", &section, error) ||
+      !osr_config_read_mmdit(&section, &dir->mmdit, error))
     return FALSE;
-  log_unknown(&section, mmdit_fields, G_N_ELEMENTS(mmdit_fields), others);
   dir->mmdit_path = resolve_path(dir, &section, "weights", "mmdit.safetensors", error);
   return dir->mmdit_path != NULL;
 }
 
-static const OsrVaeConfig hunyuan_vae = {
-  .in_channels = 3,
-  .out_channels = 3,
-  .latent_channels = 16,
-  .n_blocks = 4,
-  .block_out_channels = { 128, 256, 512, 512 },
-  .layers_per_block = 2,
-  .norm_num_groups = 32,
-  .time_compression_ratio = 4,
-  .spatial_compression_ratio = 8,
-  .mid_block_add_attention = TRUE,
-  .scale_factor = 0.476986,
-  .shift_factor = 0,
-  .sample_size = 256,
-  .sample_tsize = 64,
-  .tile_overlap_factor = 0.25,
-};
-
 static gboolean
-read_vae(OsrModelDir *dir, const Section *root, GError **error)
+read_vae(OsrModelDir *dir, const OsrConfigSection *root, GError **error)
 {
-  static const char *const others[] = { "type", "weights", "block_out_channels", NULL };
-  OsrVaeConfig *vae = &dir->vae;
-  Section section;
+  OsrConfigSection section;
 
-  *vae = hunyuan_vae;
-  if (!open_section(root, "vae", "vae.", &section, error))
+  if (!osr_config_open(root, "vae", "vae.", &section, error) ||
+      !osr_config_read_vae(&section, &dir->vae, error))
     return FALSE;
-  const char *type = read_string(&section, "type", "hunyuan_vae", error);
-  if (type == NULL)
-    return FALSE;
-  if (!g_str_equal(type, "hunyuan_vae"))
-    return section_fail(&section, "type", error, "\"%s\" is not \"hunyuan_vae\"", type);
-  if (!read_fields(&section, vae_fields, G_N_ELEMENTS(vae_fields), vae, error))
-    return FALSE;
-  if (json_object_has_member(section.object, "block_out_channels") &&
-      !read_uints(&section, "block_out_channels", 1, OSR_VAE_MAX_BLOCKS, vae->block_out_channels,
-                  &vae->n_blocks, error))
-    return FALSE;
-  log_unknown(&section, vae_fields, G_N_ELEMENTS(vae_fields), others);
   dir->vae_path = resolve_path(dir, &section, "weights", "vae.safetensors", error);
   return dir->vae_path != NULL;
 }
 
 /* "t5" and "clip": where the folder is. (transfer full) */
 static char *
-read_text_model(OsrModelDir *dir, const Section *root, const char *key, const char *prefix,
-                const Field *max_length, GError **error)
+read_text_model(OsrModelDir *dir, const OsrConfigSection *root, const char *key, const char *prefix,
+                const OsrConfigField *max_length, GError **error)
 {
   static const char *const others[] = { "path", NULL };
-  Section section;
+  OsrConfigSection section;
 
-  if (!open_section(root, key, prefix, &section, error) ||
-      !read_fields(&section, max_length, 1, dir, error))
+  if (!osr_config_open(root, key, prefix, &section, error) ||
+      !osr_config_read_fields(&section, max_length, 1, dir, error))
     return NULL;
-  log_unknown(&section, max_length, 1, others);
+  osr_config_log_unknown(&section, max_length, 1, others);
   return resolve_path(dir, &section, "path", key, error);
 }
 
 static gboolean
-read_sampling(OsrModelDir *dir, const Section *root, GError **error)
+read_sampling(OsrModelDir *dir, const OsrConfigSection *root, GError **error)
 {
   static const char *const others[] = { "fps", "motion_score", NULL };
-  Section section;
+  OsrConfigSection section;
 
   if (!json_object_has_member(root->object, "sampling"))
     return TRUE;
-  if (!open_section(root, "sampling", "sampling.", &section, error) ||
-      !read_fields(&section, sampling_fields, G_N_ELEMENTS(sampling_fields), &dir->sampling,
-                   error) ||
-      !read_fields(&section, prompt_fields, G_N_ELEMENTS(prompt_fields), dir, error))
+  if (!osr_config_open(root, "sampling", "sampling.", &section, error) ||
+      !osr_config_read_fields(&section, sampling_fields, G_N_ELEMENTS(sampling_fields),
+                              &dir->sampling, error) ||
+      !osr_config_read_fields(&section, prompt_fields, G_N_ELEMENTS(prompt_fields), dir, error))
     return FALSE;
-  log_unknown(&section, sampling_fields, G_N_ELEMENTS(sampling_fields), others);
+  osr_config_log_unknown(&section, sampling_fields, G_N_ELEMENTS(sampling_fields), others);
   return TRUE;
 }
 
 /* What one part's numbers say about another's. */
 static gboolean
-check_mmdit(const OsrModelDir *dir, const Section *root, GError **error)
-{
-  const OsrMmditConfig *c = &dir->mmdit;
-  const guint head_dim = c->hidden_size / c->num_heads;
-  const guint axes = c->axes_dim[0] + c->axes_dim[1] + c->axes_dim[2];
-  const guint latent = dir->vae.latent_channels * c->patch_size * c->patch_size;
-
-  if (c->hidden_size % c->num_heads != 0)
-    return section_fail(root, "mmdit.hidden_size", error, "%u is not a multiple of %u heads",
-                        c->hidden_size, c->num_heads);
-  for (guint i = 0; i < 3; i++) {
-    if (c->axes_dim[i] % 2 != 0)
-      return section_fail(root, "mmdit.axes_dim", error, "%u is odd", c->axes_dim[i]);
-  }
-  if (axes != head_dim)
-    return section_fail(root, "mmdit.axes_dim", error,
-                        "the sum is %u, hidden_size / num_heads is %u", axes, head_dim);
-  if (c->in_channels != latent)
-    return section_fail(root, "mmdit.in_channels", error,
-                        "%u is not %u, the latent channels times patch_size squared",
-                        c->in_channels, latent);
-  if (c->vec_in_dim != dir->clip.hidden_size)
-    return section_fail(root, "mmdit.vec_in_dim", error, "%u is not CLIP's hidden_size, %u",
-                        c->vec_in_dim, dir->clip.hidden_size);
-  if (c->context_in_dim != dir->t5.d_model)
-    return section_fail(root, "mmdit.context_in_dim", error, "%u is not T5's d_model, %u",
-                        c->context_in_dim, dir->t5.d_model);
-  return TRUE;
-}
-
-/* Blocks halve space from the first on, time at the end; 8 in time goes along with space. */
-static gboolean
-check_vae(const OsrModelDir *dir, const Section *root, GError **error)
-{
-  const OsrVaeConfig *c = &dir->vae;
-  const guint time = c->time_compression_ratio, space = c->spatial_compression_ratio;
-
-  for (guint i = 0; i < c->n_blocks; i++) {
-    if (c->block_out_channels[i] % c->norm_num_groups != 0)
-      return section_fail(root, "vae.block_out_channels", error,
-                          "%u is not a multiple of norm_num_groups, %u", c->block_out_channels[i],
-                          c->norm_num_groups);
-  }
-  if ((space & (space - 1)) != 0 || space > 1u << c->n_blocks)
-    return section_fail(root, "vae.spatial_compression_ratio", error,
-                        "%u is not a power of two up to %u, what %u blocks can do", space,
-                        1u << c->n_blocks, c->n_blocks);
-  if (!(time == 4 && c->n_blocks >= 3) && !(time == 8 && space == 8))
-    return section_fail(root, "vae.time_compression_ratio", error,
-                        "%u is neither 4 with three or more blocks nor 8 with 8 in space", time);
-  return TRUE;
-}
-
-static gboolean
 check_parts(const OsrModelDir *dir, const char *file, GError **error)
 {
-  const Section root = { file, "", NULL };
+  const OsrConfigSection root = { file, "", NULL };
+  const OsrMmditConfig *c = &dir->mmdit;
+  const guint64 latent = (guint64) dir->vae.latent_channels * c->patch_size * c->patch_size;
   g_autoptr(GError) reason = NULL;
 
-  if (!check_mmdit(dir, &root, error) || !check_vae(dir, &root, error))
-    return FALSE;
+  if (c->in_channels != latent)
+    return osr_config_fail(&root, "mmdit.in_channels", error,
+                           "%u is not %" G_GUINT64_FORMAT
+                           ", the latent channels times patch_size squared",
+                           c->in_channels, latent);
+  if (c->vec_in_dim != dir->clip.hidden_size)
+    return osr_config_fail(&root, "mmdit.vec_in_dim", error, "%u is not CLIP's hidden_size, %u",
+                           c->vec_in_dim, dir->clip.hidden_size);
+  if (c->context_in_dim != dir->t5.d_model)
+    return osr_config_fail(&root, "mmdit.context_in_dim", error, "%u is not T5's d_model, %u",
+                           c->context_in_dim, dir->t5.d_model);
   if (dir->clip_max_length > dir->clip.max_position_embeddings)
-    return section_fail(&root, "clip.max_length", error, "%u is more than CLIP's %u positions",
-                        dir->clip_max_length, dir->clip.max_position_embeddings);
-  if (!osr_sampling_params_check(&dir->sampling, &dir->mmdit, dir->vae.spatial_compression_ratio,
+    return osr_config_fail(&root, "clip.max_length", error, "%u is more than CLIP's %u positions",
+                           dir->clip_max_length, dir->clip.max_position_embeddings);
+  if (!osr_sampling_params_check(&dir->sampling, c, dir->vae.spatial_compression_ratio,
                                  dir->vae.time_compression_ratio, &reason))
-    return section_fail(&root, "sampling", error, "%s", reason->message);
+    return osr_config_fail(&root, "sampling", error, "%s", reason->message);
   return TRUE;
 }
 
@@ -424,9 +232,9 @@ open_own(OsrModelDir *dir, const char *config_path, JsonObject *object, GError *
 {
   static const char *const known[] = { "family", "name", "mmdit",    "vae",
                                        "t5",     "clip", "sampling", NULL };
-  const Section root = { config_path, "", object };
+  const OsrConfigSection root = { config_path, "", object };
 
-  const char *family = read_string(&root, "family", NULL, error);
+  const char *family = osr_config_read_string(&root, "family", NULL, error);
   if (family == NULL)
     return FALSE;
   if (!g_str_equal(family, FAMILY)) {
@@ -434,7 +242,7 @@ open_own(OsrModelDir *dir, const char *config_path, JsonObject *object, GError *
                 "%s: family: \"%s\" is not known, \"" FAMILY "\" is", config_path, family);
     return FALSE;
   }
-  const char *name = read_string(&root, "name", dir->name, error);
+  const char *name = osr_config_read_string(&root, "name", dir->name, error);
   if (name == NULL || !read_mmdit(dir, &root, error) || !read_vae(dir, &root, error))
     return FALSE;
   g_autofree char *t5 = read_text_model(dir, &root, "t5", "t5.", t5_max_length_field, error);
@@ -444,7 +252,7 @@ open_own(OsrModelDir *dir, const char *config_path, JsonObject *object, GError *
       read_text_model(dir, &root, "clip", "clip.", clip_max_length_field, error);
   if (clip == NULL || !read_sampling(dir, &root, error))
     return FALSE;
-  log_unknown(&root, NULL, 0, known);
+  osr_config_log_unknown(&root, NULL, 0, known);
 
   g_autofree char *new_name = g_strdup(name);
   g_free(dir->name);
@@ -513,6 +321,7 @@ infer_mmdit(OsrMmditConfig *c, const char *path, GError **error)
     return FALSE;
 
   Shapes s = { checkpoint, NULL };
+  GError *reason = NULL;
   const guint head_dim = shape_dim(&s, 0, "double_blocks.0.img_attn.norm.query_norm.scale");
   const guint mlp = shape_dim(&s, 0, "double_blocks.0.img_mlp.0.weight");
   *c = (OsrMmditConfig){
@@ -538,7 +347,7 @@ infer_mmdit(OsrMmditConfig *c, const char *path, GError **error)
     g_propagate_error(error, s.error);
     return FALSE;
   }
-  return TRUE;
+  return osr_mmdit_config_check(c, &reason) || osr_config_fail_check(path, reason, error);
 }
 
 static gboolean
@@ -549,7 +358,8 @@ infer_vae(OsrVaeConfig *c, const char *path, GError **error)
     return FALSE;
 
   Shapes s = { checkpoint, NULL };
-  *c = hunyuan_vae;
+  GError *reason = NULL;
+  *c = osr_config_hunyuan_vae;
   c->in_channels = shape_dim(&s, 1, "encoder.conv_in.conv.weight");
   c->out_channels = shape_dim(&s, 0, "decoder.conv_out.conv.weight");
   c->latent_channels = shape_dim(&s, 1, "decoder.conv_in.conv.weight");
@@ -566,7 +376,7 @@ infer_vae(OsrVaeConfig *c, const char *path, GError **error)
     g_propagate_error(error, s.error);
     return FALSE;
   }
-  return TRUE;
+  return osr_vae_config_check(c, &reason) || osr_config_fail_check(path, reason, error);
 }
 
 static gboolean
@@ -606,11 +416,8 @@ char *
 osr_model_dir_default_path(void)
 {
   const char *path = g_getenv("OPENSORA_MODEL");
-  g_autofree char *installed = g_build_filename(OSR_TINY_MODEL_DIR, "config.json", NULL);
 
-  if (path != NULL && *path != '\0')
-    return g_strdup(path);
-  return g_strdup(is_file(installed) ? OSR_TINY_MODEL_DIR : OSR_TINY_MODEL_SOURCE_DIR);
+  return g_strdup(path != NULL && *path != '\0' ? path : OSR_TINY_MODEL_DIR);
 }
 
 static gboolean
@@ -625,7 +432,7 @@ fill(OsrModelDir *dir, GError **error)
   }
 
   const gboolean has_config = is_file(config_path);
-  g_autoptr(JsonObject) config = has_config ? read_object(config_path, error) : NULL;
+  g_autoptr(JsonObject) config = has_config ? osr_config_read_file(config_path, error) : NULL;
   if (has_config && config == NULL)
     return FALSE;
   /* A config.json of somebody else's may lie beside a download. */

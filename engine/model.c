@@ -38,6 +38,7 @@ struct _OsrModel {
   char *key;
   OsrModelDir *dir;
   OsrDevice *device;
+  OsrDType dtype;
   GMutex lock;
   GCond loaded; /* a part has been, or failed */
   Part parts[N_PARTS];
@@ -64,8 +65,7 @@ load_weights(OsrModel *model, const char *path, LoadWeights load, GCancellable *
 
   if (!checkpoint)
     return NULL;
-  osr_loader_init(&loader, checkpoint, model->device, osr_device_get_dtype(model->device),
-                  cancellable);
+  osr_loader_init(&loader, checkpoint, model->device, model->dtype, cancellable);
   part = load(model, &loader, error);
   if (part)
     osr_debug("%s: %" G_GUINT64_FORMAT " parameters, %" G_GUINT64_FORMAT " bytes in %.2f s", path,
@@ -103,6 +103,25 @@ clip_weights(OsrModel *model, OsrLoader *loader, GError **error)
   return osr_clip_load(&model->dir->clip, loader, error);
 }
 
+/* The ids of a tokenizer index the rows of an embedding. Takes @tokenizer. */
+static OsrTokenizer *
+check_vocab(OsrTokenizer *tokenizer, const char *path, guint n_rows, const char *model,
+            GError **error)
+{
+  guint n_tokens;
+
+  if (!tokenizer)
+    return NULL;
+  n_tokens = osr_tokenizer_vocab_size(tokenizer);
+  if (n_tokens <= n_rows)
+    return tokenizer;
+  g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_FILE,
+              "%s: the tokenizer has %u tokens, %s's config.json a vocab_size of %u", path,
+              n_tokens, model, n_rows);
+  osr_tokenizer_free(tokenizer);
+  return NULL;
+}
+
 static gpointer
 load_part(OsrModel *model, PartId id, GCancellable *cancellable, GError **error)
 {
@@ -118,11 +137,13 @@ load_part(OsrModel *model, PartId id, GCancellable *cancellable, GError **error)
   case PART_T5:
     return load_weights(model, dir->t5_weights, t5_weights, cancellable, error);
   case PART_T5_TOKENIZER:
-    return osr_tokenizer_new_t5(dir->t5_vocab, error);
+    return check_vocab(osr_tokenizer_new_t5(dir->t5_vocab, error), dir->t5_vocab,
+                       dir->t5.vocab_size, "T5", error);
   case PART_CLIP:
     return load_weights(model, dir->clip_weights, clip_weights, cancellable, error);
   case PART_CLIP_TOKENIZER:
-    return osr_tokenizer_new_clip(dir->clip_vocab, dir->clip_merges, error);
+    return check_vocab(osr_tokenizer_new_clip(dir->clip_vocab, dir->clip_merges, error),
+                       dir->clip_vocab, dir->clip.vocab_size, "CLIP", error);
   case N_PARTS:
     break;
   }
@@ -344,7 +365,7 @@ model_free(OsrModel *model)
 }
 
 static OsrModel *
-model_new(const char *path, const char *key, OsrDevice *device, GError **error)
+model_new(const char *path, const char *key, OsrDevice *device, OsrDType dtype, GError **error)
 {
   OsrModelDir *dir = osr_model_dir_open(path, error);
   OsrModel *model;
@@ -356,6 +377,7 @@ model_new(const char *path, const char *key, OsrDevice *device, GError **error)
   model->key = g_strdup(key);
   model->dir = dir;
   model->device = osr_device_ref(device);
+  model->dtype = dtype;
   g_mutex_init(&model->lock);
   g_cond_init(&model->loaded);
   g_queue_init(&model->texts);
@@ -364,10 +386,11 @@ model_new(const char *path, const char *key, OsrDevice *device, GError **error)
 
 /* The same for every name of a folder. */
 static char *
-cache_key(const char *path, OsrDevice *device)
+cache_key(const char *path, OsrDevice *device, OsrDType dtype)
 {
   char *real = realpath(path, NULL);
-  char *key = g_strconcat(osr_device_get_name(device), "\n", real ? real : path, NULL);
+  char *key = g_strconcat(osr_device_get_name(device), "\n", osr_dtype_name(dtype), "\n",
+                          real ? real : path, NULL);
 
   free(real);
   return key;
@@ -376,13 +399,26 @@ cache_key(const char *path, OsrDevice *device)
 OsrModel *
 osr_model_get(const char *path, OsrDevice *device, GError **error)
 {
+  g_return_val_if_fail(device != NULL, NULL);
+
+  return osr_model_get_as(path, device, osr_device_get_dtype(device), error);
+}
+
+OsrModel *
+osr_model_get_as(const char *path, OsrDevice *device, OsrDType dtype, GError **error)
+{
   g_autofree char *chosen = path ? g_strdup(path) : osr_model_dir_default_path();
   g_autofree char *key = NULL;
   OsrModel *model;
 
   g_return_val_if_fail(device != NULL, NULL);
 
-  key = cache_key(chosen, device);
+  if (!osr_device_supports_dtype(device, dtype)) {
+    g_set_error(error, OSR_ERROR, OSR_ERROR_UNSUPPORTED, "%s does not compute in %s",
+                osr_device_get_name(device), osr_dtype_name(dtype));
+    return NULL;
+  }
+  key = cache_key(chosen, device, dtype);
   g_mutex_lock(&models_lock);
   if (!models)
     models = g_hash_table_new(g_str_hash, g_str_equal);
@@ -390,7 +426,7 @@ osr_model_get(const char *path, OsrDevice *device, GError **error)
   if (model) {
     osr_model_ref(model);
   } else {
-    model = model_new(chosen, key, device, error);
+    model = model_new(chosen, key, device, dtype, error);
     if (model)
       g_hash_table_insert(models, model->key, model);
   }
@@ -433,6 +469,12 @@ OsrDevice *
 osr_model_get_device(OsrModel *model)
 {
   return model->device;
+}
+
+OsrDType
+osr_model_get_dtype(OsrModel *model)
+{
+  return model->dtype;
 }
 
 void

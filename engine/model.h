@@ -13,7 +13,7 @@ G_BEGIN_DECLS
  * OsrModel:
  *
  * A model folder on a device, shared by everybody in the process who names the same
- * folder and device. Its parts are loaded when first asked for, by one thread while
+ * folder, device and type. Its parts are loaded when first asked for, by one thread while
  * others wait, and freed with the last reference to the model. Thread safe.
  */
 typedef struct _OsrModel OsrModel;
@@ -21,13 +21,19 @@ typedef struct _OsrModel OsrModel;
 #define OSR_TYPE_MODEL (osr_model_get_type())
 OSR_API GType osr_model_get_type(void);
 
-/* @path NULL: the tiny model. Reads configs only. (transfer full) */
+/* @path NULL: the tiny model. Reads configs only. The model computes in the device's type.
+ * (transfer full) */
 OSR_API OsrModel *osr_model_get(const char *path, OsrDevice *device, GError **error);
+/* The same in another type: its weights are shared with those who name that type too.
+ * OSR_ERROR_UNSUPPORTED for a type that the device does not compute in. */
+OSR_API OsrModel *osr_model_get_as(const char *path, OsrDevice *device, OsrDType dtype,
+                                   GError **error);
 OSR_API OsrModel *osr_model_ref(OsrModel *model);
 OSR_API void osr_model_unref(OsrModel *model);
 
 OSR_API const OsrModelDir *osr_model_get_dir(OsrModel *model);
 OSR_API OsrDevice *osr_model_get_device(OsrModel *model);
+OSR_API OsrDType osr_model_get_dtype(OsrModel *model);
 
 /* Each loads its part on first use. (transfer none) */
 OSR_API OsrMmdit *osr_model_get_mmdit(OsrModel *model, GCancellable *cancellable, GError **error);

@@ -2,6 +2,7 @@
 #include "pool.h"
 
 #include "error.h"
+#include "pool-private.h"
 
 #define MIN_CLASS 512
 #define BIG_STEP (G_GUINT64_CONSTANT(2) << 20)
@@ -11,8 +12,9 @@
 typedef struct {
   gpointer ptr;
   guint64 size;
-  GList age;      /* in OsrPool.cached: data is the block */
-  GList in_class; /* in the block's class, likewise */
+  GList age;           /* in OsrPool.cached: data is the block */
+  GList in_class;      /* in the block's class or in OsrPoolArena.blocks, likewise */
+  OsrPoolArena *arena; /* of a leased block; NULL: freed meanwhile */
 } Block;
 
 struct _OsrPool {
@@ -20,9 +22,17 @@ struct _OsrPool {
   GMutex lock;
   GQueue cached;       /* Block, longest unused first */
   GHashTable *classes; /* class size -> GQueue of Block, last freed first */
+  GHashTable *leased;  /* address -> Block that an arena has handed out */
   guint64 cached_size, trim_threshold;
   OsrPoolStats stats;
 };
+
+struct _OsrPoolArena {
+  OsrPool *pool;
+  GQueue blocks; /* Block that nobody holds, last freed first */
+};
+
+static GPrivate current_arena; /* of this thread */
 
 /* The class of a request: 8 steps an octave, 2 MiB steps for big blocks; 0 on overflow. */
 static guint64
@@ -50,6 +60,7 @@ osr_pool_new(OsrOpsContext *ctx)
   pool->trim_threshold = G_MAXUINT64;
   pool->classes = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free,
                                         (GDestroyNotify) (void (*)(void)) g_queue_free);
+  pool->leased = g_hash_table_new_full(NULL, NULL, NULL, g_free);
   g_queue_init(&pool->cached);
   g_mutex_init(&pool->lock);
   return pool;
@@ -86,6 +97,7 @@ osr_pool_free(OsrPool *pool)
                pool->ctx->backend->name, pool->stats.allocated);
   trim(pool, 0);
   g_hash_table_unref(pool->classes);
+  g_hash_table_unref(pool->leased);
   g_mutex_clear(&pool->lock);
   g_free(pool);
 }
@@ -154,6 +166,7 @@ static void
 set_memory_error(OsrPool *pool, const OsrPoolStats *stats, gsize size, guint64 largest,
                  GError **error)
 {
+  OsrOpsContext *ctx = pool->ctx;
   g_autofree char *asked = g_format_size_full(size, G_FORMAT_SIZE_IEC_UNITS);
   g_autofree char *used = g_format_size_full(stats->allocated, G_FORMAT_SIZE_IEC_UNITS);
   g_autofree char *cached = g_format_size_full(largest, G_FORMAT_SIZE_IEC_UNITS);
@@ -161,35 +174,104 @@ set_memory_error(OsrPool *pool, const OsrPoolStats *stats, gsize size, guint64 l
       stats->limit ? g_format_size_full(stats->limit, G_FORMAT_SIZE_IEC_UNITS) : g_strdup("none");
   g_autofree char *left = NULL;
   size_t free_bytes, total;
+  OsrResult result = ctx->backend->mem_info(ctx, &free_bytes, &total);
 
-  if (pool->ctx->backend->mem_info(pool->ctx, &free_bytes, &total) == OSR_OK)
+  if (result == OSR_ERR_DEVICE) {
+    g_set_error(error, OSR_ERROR, OSR_ERROR_DEVICE, "no %s on %s, the device failed: %s", asked,
+                ctx->backend->name, ctx->error[0] ? ctx->error : "no reason given");
+    return;
+  }
+  if (result == OSR_OK)
     left = g_format_size_full(free_bytes, G_FORMAT_SIZE_IEC_UNITS);
   g_set_error(error, OSR_ERROR, OSR_ERROR_MEMORY,
               "not enough memory on %s: asked for %s; %s free, %s in use, limit %s, largest cached "
               "block %s",
-              pool->ctx->backend->name, asked, left ? left : "unknown", used, limit, cached);
+              ctx->backend->name, asked, left ? left : "unknown", used, limit, cached);
+}
+
+static Block *
+block_new(gpointer ptr, guint64 size)
+{
+  Block *block = g_new0(Block, 1);
+
+  block->ptr = ptr;
+  block->size = size;
+  block->age.data = block->in_class.data = block;
+  return block;
+}
+
+/* From the cache or the backend. */
+static gpointer
+take(OsrPool *pool, guint64 size, guint64 *largest)
+{
+  gpointer ptr = take_cached(pool, size);
+
+  if (!ptr) {
+    *largest = largest_cached(pool);
+    ptr = take_new(pool, size);
+  }
+  if (ptr) {
+    pool->stats.allocated += size;
+    pool->stats.peak_allocated = MAX(pool->stats.peak_allocated, pool->stats.allocated);
+  }
+  return ptr;
+}
+
+/* The smallest block of the arena that is large enough. */
+static Block *
+find_block(OsrPoolArena *arena, guint64 size)
+{
+  Block *best = NULL;
+
+  for (GList *l = arena->blocks.head; l; l = l->next) {
+    Block *block = l->data;
+
+    if (block->size >= size && (!best || block->size < best->size))
+      best = block;
+  }
+  return best;
+}
+
+static gpointer
+take_in_arena(OsrPoolArena *arena, guint64 size, guint64 *largest)
+{
+  Block *block = find_block(arena, size);
+  gpointer ptr;
+
+  if (block) {
+    g_queue_unlink(&arena->blocks, &block->in_class);
+  } else {
+    ptr = take(arena->pool, size, largest);
+    if (!ptr)
+      return NULL;
+    block = block_new(ptr, size);
+  }
+  block->arena = arena;
+  g_hash_table_insert(arena->pool->leased, block->ptr, block);
+  return block->ptr;
+}
+
+/* The arena that the thread is in, if it is one of @pool. */
+static OsrPoolArena *
+arena_of_thread(OsrPool *pool)
+{
+  OsrPoolArena *arena = g_private_get(&current_arena);
+
+  return arena && arena->pool == pool ? arena : NULL;
 }
 
 gpointer
 osr_pool_alloc(OsrPool *pool, gsize size, GError **error)
 {
+  OsrPoolArena *arena = arena_of_thread(pool);
   guint64 class = class_size(size), largest = 0;
   OsrPoolStats stats;
   gpointer ptr = NULL;
 
   g_mutex_lock(&pool->lock);
   pool->stats.n_allocs++;
-  if (class != 0) {
-    ptr = take_cached(pool, class);
-    if (!ptr) {
-      largest = largest_cached(pool);
-      ptr = take_new(pool, class);
-    }
-  }
-  if (ptr) {
-    pool->stats.allocated += class;
-    pool->stats.peak_allocated = MAX(pool->stats.peak_allocated, pool->stats.allocated);
-  }
+  if (class != 0)
+    ptr = arena ? take_in_arena(arena, class, &largest) : take(pool, class, &largest);
   stats = pool->stats;
   g_mutex_unlock(&pool->lock);
 
@@ -198,21 +280,11 @@ osr_pool_alloc(OsrPool *pool, gsize size, GError **error)
   return ptr;
 }
 
-void
-osr_pool_release(OsrPool *pool, gpointer ptr, gsize size)
+static void
+put_cached(OsrPool *pool, Block *block)
 {
-  Block *block;
-  GQueue *class;
+  GQueue *class = g_hash_table_lookup(pool->classes, &block->size);
 
-  if (!ptr)
-    return;
-  block = g_new0(Block, 1);
-  block->ptr = ptr;
-  block->size = class_size(size);
-  block->age.data = block->in_class.data = block;
-
-  g_mutex_lock(&pool->lock);
-  class = g_hash_table_lookup(pool->classes, &block->size);
   if (!class) {
     class = g_queue_new();
     g_hash_table_insert(pool->classes, g_memdup2(&block->size, sizeof block->size), class);
@@ -221,9 +293,89 @@ osr_pool_release(OsrPool *pool, gpointer ptr, gsize size)
   g_queue_push_head_link(class, &block->in_class);
   pool->cached_size += block->size;
   pool->stats.allocated -= block->size;
-  trim(pool, pool->trim_threshold);
+}
+
+void
+osr_pool_release(OsrPool *pool, gpointer ptr, gsize size)
+{
+  OsrPoolArena *arena = arena_of_thread(pool);
+  Block *block;
+
+  if (!ptr)
+    return;
+  g_mutex_lock(&pool->lock);
+  /* What an arena has handed out may be larger than was asked for, and is the arena's. */
+  block = g_hash_table_lookup(pool->leased, ptr);
+  if (block) {
+    g_hash_table_steal(pool->leased, ptr);
+    arena = block->arena;
+  } else {
+    block = block_new(ptr, class_size(size));
+  }
+  if (arena) {
+    g_queue_push_head_link(&arena->blocks, &block->in_class);
+  } else {
+    put_cached(pool, block);
+    trim(pool, pool->trim_threshold);
+  }
   g_mutex_unlock(&pool->lock);
 }
+
+/* Arenas */
+
+OsrPoolArena *
+osr_pool_arena_new(OsrPool *pool)
+{
+  OsrPoolArena *arena = g_new0(OsrPoolArena, 1);
+
+  arena->pool = pool;
+  g_queue_init(&arena->blocks);
+  return arena;
+}
+
+void
+osr_pool_arena_free(OsrPoolArena *arena)
+{
+  OsrPool *pool;
+  GHashTableIter iter;
+  gpointer value;
+  GList *link;
+
+  if (!arena)
+    return;
+  g_return_if_fail(g_private_get(&current_arena) != arena);
+
+  pool = arena->pool;
+  g_mutex_lock(&pool->lock);
+  while ((link = g_queue_pop_head_link(&arena->blocks)))
+    put_cached(pool, link->data);
+  g_hash_table_iter_init(&iter, pool->leased);
+  while (g_hash_table_iter_next(&iter, NULL, &value)) {
+    Block *block = value;
+
+    if (block->arena == arena)
+      block->arena = NULL;
+  }
+  trim(pool, pool->trim_threshold);
+  g_mutex_unlock(&pool->lock);
+  g_free(arena);
+}
+
+void
+osr_pool_arena_begin(OsrPoolArena *arena)
+{
+  g_return_if_fail(g_private_get(&current_arena) == NULL);
+  g_private_set(&current_arena, arena);
+}
+
+void
+osr_pool_arena_end(OsrPoolArena *arena)
+{
+  g_return_if_fail(g_private_get(&current_arena) == arena);
+  g_private_set(&current_arena, NULL);
+}
+
+/* Limits and numbers */
 
 void
 osr_pool_trim(OsrPool *pool, guint64 keep)

@@ -9,10 +9,18 @@ G_BEGIN_DECLS
  * frame is never conditioned. */
 void osr_condition_frames(OsrCondition condition, guint latent_frames, guint *head, guint *tail);
 
-/* osr_sampler_run() with up to @max_batch (1 to 3) of a step's forwards in one batch. */
+/* How the forwards of a clip were made: call by call, recorded, and by launches of what was
+ * recorded. A batch counts as one. */
+typedef struct {
+  guint plain, recorded, launched;
+} OsrSamplerCounts;
+
+/* osr_sampler_run() with up to @max_batch (1 to 3) of a step's forwards in one batch. @counts:
+ * where to count, or NULL. */
 OsrTensor *osr_sampler_run_batched(OsrMmdit *mmdit, const OsrSamplingParams *params,
                                    const OsrSamplerInput *input, const guint latent_dims[4],
-                                   OsrTensor *noise, guint max_batch, OsrSamplerCallback callback,
-                                   gpointer user_data, GCancellable *cancellable, GError **error);
+                                   OsrTensor *noise, guint max_batch, OsrSamplerCounts *counts,
+                                   OsrSamplerCallback callback, gpointer user_data,
+                                   GCancellable *cancellable, GError **error);
 
 G_END_DECLS

@@ -1,66 +1,46 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * sampler.c: the denoising loop of Open-Sora 2.0, a rectified flow by Euler steps with
- * guidance of text and image.
+ * sampler.c: a clip by the rectified flow of Open-Sora 2.0, Euler steps with guidance of text
+ * and image: checks, preparation and result. The loop is in sampler-loop.c.
  *
- * Everything a step needs is on the device before the first one: embeddings, conditions and
- * the guidance factors of all steps. A step launches its forwards and one guidance_step.
+ * Everything a step needs is on the device before the first one: embeddings, conditions, time
+ * and guidance factors of all steps.
  */
 #include "sampler.h"
 
-#include "layers.h"
 #include "mmdit-private.h"
-#include "sampler-private.h"
+#include "sampler-loop.h"
 
 /* Latent frames that a v2v condition gives. */
 #define V2V_FRAMES 9
 #define V2V_EASY_FRAMES 17
 
-/* Inputs of the forwards lie in batch buffers, in an order that makes neighbours of those
- * that steps leave over: 0 and 1 without a reference, 0 and 2 where text and image guidance
- * are equal. */
-static const guint forward_of_slot[3] = { 1, 0, 2 };
-
-typedef struct {
-  OsrMmdit *mmdit;
-  const OsrMmditConfig *config;
-  const OsrSamplingParams *params;
-  const OsrSamplerInput *input;
-  OsrRun run;
-  OsrCondition condition;      /* T2V where there is but one frame */
-  guint frames, height, width; /* of the latent */
-  guint channels, max_batch;
-  gint64 tokens_per_frame, tokens;
-
-  OsrTensor *txt, *vec; /* [3, L_txt, D], [3, Dv], by slot */
-  OsrTensor *cond;      /* [3, L, p^2 + in_channels], NULL without cond_embed */
-  OsrTensor *x, *batch; /* [1, L, in_channels], copies of it [max_batch, ...] */
-
-  float *times;          /* host, [steps + 1] */
-  gboolean (*needed)[3]; /* host, [steps], by forward */
-  OsrTensor *weights;    /* f32 [steps, 3, frames], by forward */
-  guint forwards, total_forwards;
-} Sampler;
-
 static void
-sampler_clear(Sampler *s)
+sampler_clear(OsrSampler *s)
 {
+  for (guint slot = 0; slot < 3; slot++)
+    for (guint n = 0; n < 3; n++)
+      osr_sampler_kind_clear(&s->kinds[slot][n]);
+  g_clear_pointer(&s->arena, osr_pool_arena_free);
   g_clear_pointer(&s->txt, osr_tensor_unref);
   g_clear_pointer(&s->vec, osr_tensor_unref);
   g_clear_pointer(&s->cond, osr_tensor_unref);
   g_clear_pointer(&s->x, osr_tensor_unref);
   g_clear_pointer(&s->batch, osr_tensor_unref);
+  g_clear_pointer(&s->preds, osr_tensor_unref);
   g_clear_pointer(&s->times, g_free);
   g_clear_pointer(&s->needed, g_free);
   g_clear_pointer(&s->weights, osr_tensor_unref);
+  g_clear_pointer(&s->clock, osr_tensor_unref);
+  g_clear_pointer(&s->clock_now, osr_tensor_unref);
 }
 
-G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Sampler, sampler_clear)
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(OsrSampler, sampler_clear)
 
 /* Checks */
 
 static gboolean
-check_tensor(const Sampler *s, const OsrTensor *tensor, const char *name, guint n_dims,
+check_tensor(const OsrSampler *s, const OsrTensor *tensor, const char *name, guint n_dims,
              const gint64 *dims, GError **error)
 {
   if (!tensor) {
@@ -116,7 +96,7 @@ check_latent_dims(const OsrMmditConfig *c, const guint dims[4], GError **error)
 }
 
 static gboolean
-check_embedding(const Sampler *s, const OsrTensor *txt, const OsrTensor *vec, const char *whose,
+check_embedding(const OsrSampler *s, const OsrTensor *txt, const OsrTensor *vec, const char *whose,
                 GError **error)
 {
   g_autofree char *txt_name = g_strdup_printf("the text embedding of the %sprompt", whose);
@@ -131,7 +111,7 @@ check_embedding(const Sampler *s, const OsrTensor *txt, const OsrTensor *vec, co
 
 /* @frames: how many of it are used. */
 static gboolean
-check_reference(const Sampler *s, const OsrTensor *ref, guint frames, GError **error)
+check_reference(const OsrSampler *s, const OsrTensor *ref, guint frames, GError **error)
 {
   gint64 available = ref && ref->n_dims == 4 ? ref->dims[0] : frames;
 
@@ -188,7 +168,7 @@ tail_reference(const OsrSamplerInput *input)
 }
 
 static gboolean
-check_condition(const Sampler *s, GError **error)
+check_condition(const OsrSampler *s, GError **error)
 {
   const OsrSamplerInput *in = s->input;
   guint head, tail;
@@ -216,7 +196,7 @@ check_condition(const Sampler *s, GError **error)
 
 /* Frames of @src from @from on, over those of @dst from @to on. */
 static void
-copy_frames(Sampler *s, OsrTensor *dst, gint64 to, const OsrTensor *src, gint64 from, gint64 n)
+copy_frames(OsrSampler *s, OsrTensor *dst, gint64 to, const OsrTensor *src, gint64 from, gint64 n)
 {
   gint64 frame = (gint64) s->height * s->width * s->channels;
   gsize item = osr_dtype_size(s->run.dtype);
@@ -236,7 +216,7 @@ copy_frames(Sampler *s, OsrTensor *dst, gint64 to, const OsrTensor *src, gint64 
 
 /* Puts the frames that the condition gives where they belong in @latent. */
 static void
-place_references(Sampler *s, OsrTensor *latent, guint head, guint tail)
+place_references(OsrSampler *s, OsrTensor *latent, guint head, guint tail)
 {
   OsrTensor *last = tail_reference(s->input);
 
@@ -248,7 +228,7 @@ place_references(Sampler *s, OsrTensor *latent, guint head, guint tail)
 
 /* Latent [T, h, w, C] <-> rows of tokens. */
 static OsrPatchify
-patches(const Sampler *s, gconstpointer x, gpointer y, gint64 ld, int column)
+patches(const OsrSampler *s, gconstpointer x, gpointer y, gint64 ld, int column)
 {
   return (OsrPatchify){
     .dtype = s->run.dtype,
@@ -267,7 +247,7 @@ patches(const Sampler *s, gconstpointer x, gpointer y, gint64 ld, int column)
 
 /* Tensors of one item each, or NULL for "not used", one after the other. */
 static OsrTensor *
-stack(Sampler *s, OsrTensor *const parts[3], GError **error)
+stack(OsrSampler *s, OsrTensor *const parts[3], GError **error)
 {
   const OsrTensor *like = parts[1];
   gint64 n = osr_tensor_n_elements(like), dims[OSR_TENSOR_MAX_DIMS];
@@ -295,7 +275,7 @@ stack(Sampler *s, OsrTensor *const parts[3], GError **error)
 
 /* The mask's columns of the cond tokens: f32 [L, p^2], ones in the frames that are given. */
 static OsrTensor *
-new_mask(const Sampler *s, guint head, guint tail, GError **error)
+new_mask(const OsrSampler *s, guint head, guint tail, GError **error)
 {
   gint64 dims[2] = { s->tokens, (gint64) s->config->patch_size * s->config->patch_size };
   gint64 frame = s->tokens_per_frame * dims[1];
@@ -317,7 +297,7 @@ new_mask(const Sampler *s, guint head, guint tail, GError **error)
 /* cond = the mask, then the frames that are given and zeros; all zeros for forward 2, and
  * for all three without a reference. */
 static gboolean
-prepare_cond(Sampler *s, GError **error)
+prepare_cond(OsrSampler *s, GError **error)
 {
   const OsrMmditConfig *c = s->config;
   gint64 pixels = (gint64) c->patch_size * c->patch_size, ld = pixels + c->in_channels;
@@ -346,7 +326,7 @@ prepare_cond(Sampler *s, GError **error)
     gpointer rows = (char *) s->cond->data + slot * (s->cond->size / 3);
     OsrPatchify tokens = patches(s, given->data, rows, ld, (int) pixels);
 
-    if (forward_of_slot[slot] == 2)
+    if (osr_sampler_forward_of_slot(slot) == 2)
       continue;
     osr_run(&s->run, patchify, &tokens);
     osr_run(&s->run, copy2d,
@@ -372,8 +352,22 @@ is_distilled(const OsrMmditConfig *c)
   return c->guidance_embed && !c->cond_embed;
 }
 
+/* The times of all steps, each once an item of a batch. */
 static gboolean
-prepare_schedule(Sampler *s, GError **error)
+prepare_clock(OsrSampler *s, GError **error)
+{
+  gint64 dims[2] = { s->params->num_steps, s->max_batch };
+  g_autofree float *clock = g_new(float, dims[0] * dims[1]);
+
+  for (gint64 i = 0; i < dims[0] * dims[1]; i++)
+    clock[i] = s->times[i / s->max_batch];
+  return (s->clock =
+              osr_tensor_new_from_host(s->run.device, OSR_DTYPE_F32, 2, dims, clock, error)) &&
+         (s->clock_now = osr_tensor_new(s->run.device, OSR_DTYPE_F32, 1, dims + 1, error));
+}
+
+static gboolean
+prepare_schedule(OsrSampler *s, GError **error)
 {
   OsrSamplingParams params = *s->params;
   guint steps = params.num_steps;
@@ -393,11 +387,11 @@ prepare_schedule(Sampler *s, GError **error)
     s->total_forwards += osr_guidance_weights(&params, s->condition, i, s->frames,
                                               weights + (gsize) i * 3 * s->frames, s->needed[i]);
   s->weights = osr_tensor_new_from_host(s->run.device, OSR_DTYPE_F32, 3, dims, weights, error);
-  return s->weights != NULL;
+  return s->weights && prepare_clock(s, error);
 }
 
 static gboolean
-prepare_text(Sampler *s, GError **error)
+prepare_text(OsrSampler *s, GError **error)
 {
   const OsrSamplerInput *in = s->input;
   gboolean negative = FALSE;
@@ -421,7 +415,7 @@ prepare_text(Sampler *s, GError **error)
 
 /* The noise as tokens: where the loop starts. */
 static gboolean
-prepare_x(Sampler *s, OsrTensor *noise, GError **error)
+prepare_x(OsrSampler *s, OsrTensor *noise, GError **error)
 {
   gint64 dims[4] = { s->frames, s->height, s->width, s->channels };
   gint64 ld = s->config->in_channels;
@@ -432,7 +426,8 @@ prepare_x(Sampler *s, OsrTensor *noise, GError **error)
     return FALSE;
   latent =
       noise ? osr_tensor_ref(noise) : osr_tensor_new(s->run.device, s->run.dtype, 4, dims, error);
-  if (!latent || !(s->x = osr_tensor_new_3d(&s->run, 1, s->tokens, ld, error)))
+  if (!latent || !(s->x = osr_tensor_new_3d(&s->run, 1, s->tokens, ld, error)) ||
+      !(s->preds = osr_tensor_new_3d(&s->run, 3, s->tokens, ld, error)))
     return FALSE;
   if (s->max_batch > 1 &&
       !(s->batch = osr_tensor_new_3d(&s->run, s->max_batch, s->tokens, ld, error)))
@@ -456,7 +451,7 @@ prepare_x(Sampler *s, OsrTensor *noise, GError **error)
 }
 
 static gboolean
-prepare(Sampler *s, OsrTensor *noise, GError **error)
+prepare(OsrSampler *s, OsrTensor *noise, GError **error)
 {
   G_GNUC_UNUSED g_autoptr(OsrDeviceLocker) locker = osr_device_locker_new(s->run.device);
 
@@ -464,122 +459,11 @@ prepare(Sampler *s, OsrTensor *noise, GError **error)
          prepare_x(s, noise, error);
 }
 
-/* The loop. Others may use the device between two steps. */
-
-/* Items @first to @first + @n of a batch. */
-static OsrTensor *
-items(OsrTensor *tensor, guint first, guint n)
-{
-  gint64 dims[OSR_TENSOR_MAX_DIMS];
-
-  if (!tensor)
-    return NULL;
-  memcpy(dims, tensor->dims, sizeof dims);
-  dims[0] = n;
-  return osr_tensor_view(tensor, first * (osr_tensor_n_elements(tensor) / tensor->dims[0]),
-                         tensor->n_dims, dims);
-}
-
-/* One forward of the model on the @n inputs from @slot on: [n, L, in_channels]. */
-static OsrTensor *
-forward(Sampler *s, guint step, guint slot, guint n, GCancellable *cancellable, GError **error)
-{
-  g_autoptr(OsrTensor) img = n == 1 ? osr_tensor_ref(s->x) : items(s->batch, 0, n);
-  g_autoptr(OsrTensor) cond = items(s->cond, slot, n);
-  g_autoptr(OsrTensor) txt = items(s->txt, slot, n);
-  g_autoptr(OsrTensor) vec = items(s->vec, slot, n);
-  gint64 size = s->tokens * s->config->in_channels;
-
-  for (guint i = 0; n > 1 && i < n; i++)
-    osr_run(&s->run, copy2d,
-            &(OsrCopy2d){
-                .x_dtype = s->run.dtype,
-                .y_dtype = s->run.dtype,
-                .m = 1,
-                .n = size,
-                .x = s->x->data,
-                .x_ld = size,
-                .y = (char *) img->data + i * s->x->size,
-                .y_ld = size,
-            });
-  if (!osr_run_check(&s->run, error, "sampler: step %u", step))
-    return NULL;
-  return osr_mmdit_forward(s->mmdit,
-                           &(OsrMmditInput){
-                               .img = img,
-                               .cond = cond,
-                               .txt = txt,
-                               .vec = vec,
-                               .frames = s->frames,
-                               .height = s->height / s->config->patch_size,
-                               .width = s->width / s->config->patch_size,
-                               .timestep = s->times[step],
-                               .guidance = (float) s->params->guidance,
-                           },
-                           cancellable, error);
-}
-
-/* The predictions that @step needs, by forward; the others stay NULL. */
-static gboolean
-predict(Sampler *s, guint step, OsrTensor *pred[3], GCancellable *cancellable, GError **error)
-{
-  const gboolean *needed = s->needed[step];
-
-  for (guint slot = 0, n; slot < 3; slot += n) {
-    g_autoptr(OsrTensor) out = NULL;
-
-    for (n = 0; n < s->max_batch && slot + n < 3 && needed[forward_of_slot[slot + n]]; n++)
-      continue;
-    if (n == 0) {
-      n = 1;
-      continue;
-    }
-    out = forward(s, step, slot, n, cancellable, error);
-    if (!out)
-      return FALSE;
-    for (guint i = 0; i < n; i++)
-      pred[forward_of_slot[slot + i]] = items(out, i, 1);
-    s->forwards += n;
-  }
-  return TRUE;
-}
-
-/* x += dt * (guided prediction) */
-static gboolean
-euler_step(Sampler *s, guint step, GCancellable *cancellable, GError **error)
-{
-  G_GNUC_UNUSED g_autoptr(OsrDeviceLocker) locker = osr_device_locker_new(s->run.device);
-  OsrTensor *pred[3] = { NULL };
-  OsrGuidanceStep update = {
-    .dtype = s->run.dtype,
-    .frames = s->frames,
-    .tokens_per_frame = s->tokens_per_frame,
-    .n = (int) s->config->in_channels,
-    .dt = (float) ((double) s->times[step + 1] - s->times[step]),
-    .x = s->x->data,
-  };
-  gboolean ok = predict(s, step, pred, cancellable, error);
-
-  for (guint i = 0; i < 3; i++) {
-    if (!pred[i])
-      continue;
-    update.pred[update.n_preds] = pred[i]->data;
-    update.weight[update.n_preds++] =
-        (const float *) s->weights->data + ((gsize) step * 3 + i) * s->frames;
-  }
-  /* All factors may be zero: then the clip stays as it is. */
-  if (ok && update.n_preds > 0) {
-    osr_run(&s->run, guidance_step, &update);
-    ok = osr_run_check(&s->run, error, "sampler: step %u", step);
-  }
-  for (guint i = 0; i < 3; i++)
-    g_clear_pointer(&pred[i], osr_tensor_unref);
-  return ok;
-}
+/* The result */
 
 /* The clip as a latent, with the pictures themselves where i2v has them. */
 static OsrTensor *
-finish(Sampler *s, GError **error)
+finish(OsrSampler *s, GError **error)
 {
   G_GNUC_UNUSED g_autoptr(OsrDeviceLocker) locker = osr_device_locker_new(s->run.device);
   g_autoptr(OsrTensor) latent = NULL;
@@ -600,43 +484,30 @@ finish(Sampler *s, GError **error)
   return osr_run_check(&s->run, error, "sampler: latent") ? g_steal_pointer(&latent) : NULL;
 }
 
-static void
-report(const Sampler *s, guint step, gint64 start, OsrSamplerCallback callback, gpointer user_data)
-{
-  double elapsed = (double) (g_get_monotonic_time() - start) / G_USEC_PER_SEC;
-  OsrSamplerProgress progress = {
-    .step = step + 1,
-    .steps = s->params->num_steps,
-    .forwards = s->forwards,
-    .elapsed = elapsed,
-    .remaining = elapsed / MAX(s->forwards, 1) * (s->total_forwards - s->forwards),
-  };
-
-  if (callback)
-    callback(&progress, user_data);
-}
-
 OsrTensor *
 osr_sampler_run_batched(OsrMmdit *mmdit, const OsrSamplingParams *params,
                         const OsrSamplerInput *input, const guint latent_dims[4], OsrTensor *noise,
-                        guint max_batch, OsrSamplerCallback callback, gpointer user_data,
-                        GCancellable *cancellable, GError **error)
+                        guint max_batch, OsrSamplerCounts *counts, OsrSamplerCallback callback,
+                        gpointer user_data, GCancellable *cancellable, GError **error)
 {
   const OsrMmditConfig *c = osr_mmdit_get_config(mmdit);
-  gint64 start = g_get_monotonic_time();
-  g_auto(Sampler) s = {
+  OsrDevice *device = osr_mmdit_get_device(mmdit);
+  g_auto(OsrSampler) s = {
     .mmdit = mmdit,
     .config = c,
     .params = params,
     .input = input,
-    .run = osr_run_start(osr_mmdit_get_device(mmdit), osr_mmdit_get_dtype(mmdit)),
+    .run = osr_run_start(device, osr_mmdit_get_dtype(mmdit)),
     .condition = latent_dims[0] == 1 ? OSR_CONDITION_T2V : input->condition,
     .frames = latent_dims[0],
     .height = latent_dims[1],
     .width = latent_dims[2],
     .channels = latent_dims[3],
     .max_batch = max_batch,
+    .use_graphs = params->use_graphs && osr_graph_is_supported(device),
+    .start = g_get_monotonic_time(),
   };
+  OsrTensor *latent;
 
   g_return_val_if_fail(max_batch >= 1 && max_batch <= 3, NULL);
 
@@ -650,15 +521,14 @@ osr_sampler_run_batched(OsrMmdit *mmdit, const OsrSamplingParams *params,
   s.tokens_per_frame = (gint64) (s.height / c->patch_size) * (s.width / c->patch_size);
   s.tokens = s.frames * s.tokens_per_frame;
 
-  if (!prepare(&s, noise, error))
-    return NULL;
-  for (guint i = 0; i < params->num_steps; i++) {
-    if (g_cancellable_set_error_if_cancelled(cancellable, error) ||
-        !euler_step(&s, i, cancellable, error))
-      return NULL;
-    report(&s, i, start, callback, user_data);
-  }
-  return finish(&s, error);
+  s.arena = osr_pool_arena_new(osr_device_get_pool(device));
+  latent =
+      prepare(&s, noise, error) && osr_sampler_loop(&s, callback, user_data, cancellable, error)
+          ? finish(&s, error)
+          : NULL;
+  if (counts)
+    *counts = s.counts;
+  return latent;
 }
 
 OsrTensor *
@@ -669,6 +539,6 @@ osr_sampler_run(OsrMmdit *mmdit, const OsrSamplingParams *params, const OsrSampl
   /* A GPU wants large batches; a CPU wants a clip's activations to stay in its caches. */
   guint max_batch = osr_device_is_host(osr_mmdit_get_device(mmdit)) ? 1 : 3;
 
-  return osr_sampler_run_batched(mmdit, params, input, latent_dims, noise, max_batch, callback,
-                                 user_data, cancellable, error);
+  return osr_sampler_run_batched(mmdit, params, input, latent_dims, noise, max_batch, NULL,
+                                 callback, user_data, cancellable, error);
 }

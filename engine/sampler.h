@@ -37,6 +37,8 @@ OSR_API gboolean osr_condition_from_name(const char *name, OsrCondition *conditi
  * @flow_shift: the shift's alpha; 0 = upstream's estimate
  * @seed: of the noise
  * @sequence: number of the clip among those with the same seed
+ * @use_graphs: record short forwards once and repeat them as one call, where the device can:
+ *   the same clip, sooner
  *
  * Upstream's SamplingOption, by its names. OSR_SAMPLING_PARAMS_INIT has its defaults for
  * Open-Sora 2.0 at 256px.
@@ -49,13 +51,14 @@ typedef struct {
   double flow_shift;
   guint64 seed;
   guint32 sequence;
+  gboolean use_graphs;
 } OsrSamplingParams;
 
 #define OSR_SAMPLING_PARAMS_INIT                                                                   \
   {                                                                                                \
     .width = 336, .height = 192, .num_frames = 129, .num_steps = 50, .guidance = 7.5,              \
     .guidance_img = 3.0, .text_osci = TRUE, .image_osci = TRUE, .scale_temporal_osci = TRUE,       \
-    .shift = TRUE, .flow_shift = 0.0, .seed = 42, .sequence = 0                                    \
+    .shift = TRUE, .flow_shift = 0.0, .seed = 42, .sequence = 0, .use_graphs = TRUE                \
   }
 
 /* The time steps, num_steps + 1 values from 1 down to 0: get_schedule() upstream.
@@ -87,7 +90,8 @@ typedef struct {
   double elapsed, remaining; /* seconds */
 } OsrSamplerProgress;
 
-/* Called after every step, on the calling thread. */
+/* Called for every step when the device has done it, on the calling thread. The step after it
+ * may be under way. */
 typedef void (*OsrSamplerCallback)(const OsrSamplerProgress *progress, gpointer user_data);
 
 /* Checks sizes against what the models can do; says which are possible. */
@@ -96,7 +100,9 @@ OSR_API gboolean osr_sampling_params_check(const OsrSamplingParams *params,
                                            guint time_ratio, GError **error);
 
 /* Runs the denoising loop: a latent [T, h, w, C] ready for osr_vae_decode(). @latent_dims:
- * T, h, w, C. References replace their frames in the result as upstream does.
+ * T, h, w, C. References replace their frames in the result as upstream does. All steps are
+ * done on return. When cancelled it returns within a block of the model, or within a step
+ * where that takes less than half a second, and leaves what is enqueued to run.
  * @noise: starting point [T, h, w, C] or NULL to draw it from the seed. */
 OSR_API OsrTensor *osr_sampler_run(OsrMmdit *mmdit, const OsrSamplingParams *params,
                                    const OsrSamplerInput *input, const guint latent_dims[4],

@@ -5,8 +5,8 @@
 
 #include "text-private.h"
 
-/* Bytes; far above any prompt. SentencePiece takes quadratic time on a run of characters
- * that it does not know: half a minute for a megabyte. */
+/* Bytes that are looked at, far above any prompt. SentencePiece takes quadratic time on a run
+ * of characters that it does not know: half a minute for a megabyte. */
 #define MAX_TEXT_LENGTH (256u << 10)
 
 void
@@ -55,6 +55,31 @@ needs_eos(OsrTokenizer *tokenizer, GArray *ids)
          g_array_index(ids, gint32, ids->len - 1) != tokenizer->eos;
 }
 
+/* What of a text is looked at, in whole characters. */
+static gsize
+cut_length(const char *text, gsize length)
+{
+  gsize cut = MIN(length, MAX_TEXT_LENGTH);
+
+  while (cut < length && ((guchar) text[cut] & 0xc0) == 0x80)
+    cut--;
+  return cut;
+}
+
+/* Each has at least one token. */
+static guint
+count_words(const char *text, const char *end)
+{
+  guint n = 0;
+
+  for (text = osr_text_skip_space(text, end); text < end; text = osr_text_skip_space(text, end)) {
+    n++;
+    while (text < end && !osr_unichar_is_space(g_utf8_get_char(text)))
+      text = g_utf8_next_char(text);
+  }
+  return n;
+}
+
 gint32 *
 osr_tokenizer_encode(OsrTokenizer *tokenizer, const char *text, guint max_length, guint *n_tokens,
                      GError **error)
@@ -69,20 +94,20 @@ osr_tokenizer_encode(OsrTokenizer *tokenizer, const char *text, guint max_length
                 (guchar) *bad, (gsize) (bad - text));
     return NULL;
   }
-  if (length > MAX_TEXT_LENGTH) {
-    g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
-                "The text has %" G_GSIZE_FORMAT " bytes, at most %u are possible", length,
-                MAX_TEXT_LENGTH);
-    return NULL;
-  }
 
+  const gsize used = cut_length(text, length);
+  g_autofree char *head = used < length ? g_strndup(text, used) : NULL;
   g_autoptr(GArray) body = g_array_new(FALSE, FALSE, sizeof(gint32));
-  if (!encode_text(tokenizer, text, body, error))
+  if (!encode_text(tokenizer, head ? head : text, body, error))
     return NULL;
 
   const guint n_bos = tokenizer->bos >= 0 ? 1 : 0;
-  if (n_tokens)
+  if (n_tokens) {
+    const guint n_lost = count_words(text + used, text + length);
     *n_tokens = n_bos + body->len + needs_eos(tokenizer, body);
+    if (n_lost > 0)
+      *n_tokens = MAX(*n_tokens, max_length) + n_lost;
+  }
   g_array_set_size(body, MIN(body->len, max_length - n_bos - 1));
   if (needs_eos(tokenizer, body))
     g_array_append_val(body, tokenizer->eos);

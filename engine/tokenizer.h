@@ -24,10 +24,10 @@ OSR_API void osr_tokenizer_free(OsrTokenizer *tokenizer);
 OSR_API guint osr_tokenizer_vocab_size(OsrTokenizer *tokenizer);
 
 /* Exactly @max_length ids (>= 2), special tokens included, truncated and padded as upstream
- * calls its tokenizers. @n_tokens, if not NULL, gets the count before truncation and
- * padding, so n_tokens > max_length means text was lost. @text must be UTF-8:
- * OSR_ERROR_INVALID_ARGUMENT otherwise, and for texts above 256 KiB. (transfer full): free with
- * g_free(). */
+ * calls its tokenizers. @n_tokens, if not NULL, gets the count before truncation and padding, so
+ * n_tokens > max_length means text was lost. Of a text above 256 KiB the first 256 are looked at,
+ * and each word of the rest counts as one more token. @text must be UTF-8:
+ * OSR_ERROR_INVALID_ARGUMENT otherwise. (transfer full): free with g_free(). */
 OSR_API gint32 *osr_tokenizer_encode(OsrTokenizer *tokenizer, const char *text, guint max_length,
                                      guint *n_tokens, GError **error);
 

@@ -140,6 +140,8 @@ osr_vae_decode(OsrVae *vae, OsrTensor *latent, OsrVaeTiling tiling, OsrProgress 
   run.progress = progress;
   run.user_data = user_data;
   video = osr_vae_run_tiled(&run, &vae->config, vae->decoder, TRUE, tiling, &z).tensor;
+  if (progress)
+    osr_vae_run_finish(&run);
   if (run.error) {
     g_propagate_error(error, run.error);
     return NULL;

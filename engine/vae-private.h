@@ -30,11 +30,13 @@ typedef struct {
   GError *error;
   const char *block; /* being run, for messages */
   gboolean locked;   /* the device, for the time of a block */
+  OsrPace pace;
   OsrProgress progress;
   gpointer user_data;
   GCancellable *cancellable;
-  double total_flops; /* of the whole pass; 0: unknown, no progress is reported */
-  double flops;       /* so far */
+  double total_flops;              /* of the whole pass; 0: unknown, no progress is reported */
+  double flops;                    /* so far */
+  double flops_at[OSR_PACE_AHEAD]; /* after the last blocks, by their number */
   /* Of the maps alive, in doubles, which cannot overflow and are exact to 2^53. */
   double bytes, peak_bytes;
 } OsrVaeRun;
@@ -109,10 +111,13 @@ void osr_vae_net_free(OsrVaeNet *net);
 
 OsrVaeRun osr_vae_run_real(OsrVae *vae, GCancellable *cancellable);
 OsrVaeRun osr_vae_run_dry(OsrDType dtype);
-/* Before a block: reports progress, looks for cancellation, locks the device. */
+/* Before a block: waits until the device is not too far behind, reports progress, looks for
+ * cancellation, locks the device. */
 void osr_vae_run_begin(OsrVaeRun *run, const char *block);
 /* After it: unlocks, and turns a failed operation into an error that names the block. */
 void osr_vae_run_end(OsrVaeRun *run);
+/* After the last block, for who wants to know that all is done. */
+void osr_vae_run_finish(OsrVaeRun *run);
 /* Whether operations are to be carried out. */
 gboolean osr_vae_run_active(const OsrVaeRun *run);
 

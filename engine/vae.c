@@ -224,6 +224,7 @@ osr_vae_run_real(OsrVae *vae, GCancellable *cancellable)
 {
   return (OsrVaeRun){
     .ops = osr_run_start(vae->device, vae->dtype),
+    .pace = osr_pace_start(vae->device),
     .cancellable = cancellable,
   };
 }
@@ -244,11 +245,14 @@ void
 osr_vae_run_begin(OsrVaeRun *run, const char *block)
 {
   run->block = block;
-  if (!osr_vae_run_active(run) ||
-      g_cancellable_set_error_if_cancelled(run->cancellable, &run->error))
+  if (!osr_vae_run_active(run) || !osr_pace_begin(&run->pace, run->cancellable, &run->error))
     return;
-  if (run->progress && run->total_flops > 0)
-    run->progress(CLAMP(run->flops / run->total_flops, 0.0, 1.0), run->user_data);
+  if (run->progress && run->total_flops > 0) {
+    double done = osr_device_is_host(run->ops.device) ? run->flops
+                                                      : run->flops_at[run->pace.n % OSR_PACE_AHEAD];
+
+    run->progress(CLAMP(done / run->total_flops, 0.0, 1.0), run->user_data);
+  }
   osr_device_lock(run->ops.device);
   run->locked = TRUE;
 }
@@ -256,18 +260,20 @@ osr_vae_run_begin(OsrVaeRun *run, const char *block)
 void
 osr_vae_run_end(OsrVaeRun *run)
 {
-  gboolean watched = run->progress || run->cancellable;
-
   if (!run->locked)
     return;
-  if (!run->error)
-    osr_run_check(&run->ops, &run->error, "vae: %s", run->block);
-  /* A GPU is given work much faster than it does it: without waiting, all of it would be on
-   * its way before anybody could cancel. */
-  if (!run->error && watched && !osr_device_is_host(run->ops.device))
-    osr_device_synchronize(run->ops.device, &run->error);
+  run->flops_at[run->pace.n % OSR_PACE_AHEAD] = run->flops;
+  if (!run->error && osr_run_check(&run->ops, &run->error, "vae: %s", run->block))
+    osr_pace_end(&run->pace, &run->error, "vae: %s", run->block);
   osr_device_unlock(run->ops.device);
   run->locked = FALSE;
+}
+
+void
+osr_vae_run_finish(OsrVaeRun *run)
+{
+  if (osr_vae_run_active(run))
+    osr_pace_finish(&run->pace, &run->error);
 }
 
 #define vae_op(run, op, ...)                                                                       \

@@ -59,7 +59,8 @@ OSR_API OsrTensor *osr_vae_encode(OsrVae *vae, OsrTensor *video, OsrVaeTiling ti
                                   const guint64 *seed, OsrTensor **moments,
                                   GCancellable *cancellable, GError **error);
 /* @latent [t, h, w, C] -> video [T, H, W, 3], not clamped. Looks at @cancellable between
- * blocks. */
+ * blocks. @progress says what the device has done; with it, all is done on return, without it
+ * the last blocks may still run. */
 OSR_API OsrTensor *osr_vae_decode(OsrVae *vae, OsrTensor *latent, OsrVaeTiling tiling,
                                   OsrProgress progress, gpointer user_data,
                                   GCancellable *cancellable, GError **error);

@@ -6,11 +6,24 @@
 GST_DEBUG_CATEGORY(gst_opensora_debug);
 #define GST_CAT_DEFAULT gst_opensora_debug
 
+GstCaps *
+gst_opensora_filter_caps(GstCaps *caps, GstCaps *filter)
+{
+  GstCaps *filtered;
+
+  if (!filter)
+    return caps;
+  filtered = gst_caps_intersect_full(filter, caps, GST_CAPS_INTERSECT_FIRST);
+  gst_caps_unref(caps);
+  return filtered;
+}
+
 void
 gst_opensora_model_init(GstOpenSoraModel *self)
 {
   self->location = NULL;
   self->device = g_strdup(GST_OPENSORA_DEFAULT_DEVICE);
+  self->memory_limit = 0;
   self->model = NULL;
 }
 
@@ -23,56 +36,159 @@ gst_opensora_model_clear(GstOpenSoraModel *self)
 }
 
 void
-gst_opensora_model_install_properties(GObjectClass *klass, guint prop_location, guint prop_device)
+gst_opensora_model_install_properties(GObjectClass *klass, guint first_id)
 {
+  const GParamFlags flags = G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS;
+
   g_object_class_install_property(
-      klass, prop_location,
+      klass, first_id + GST_OPENSORA_MODEL_PROP_LOCATION,
       g_param_spec_string("model-location", "Model location",
                           "Folder of the model; unset: the tiny model that is installed with the "
                           "plug-in (or the folder in the environment variable OPENSORA_MODEL)",
-                          NULL,
-                          G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | GST_PARAM_MUTABLE_READY));
+                          NULL, flags | GST_PARAM_MUTABLE_READY));
   g_object_class_install_property(
-      klass, prop_device,
+      klass, first_id + GST_OPENSORA_MODEL_PROP_DEVICE,
       g_param_spec_string("device", "Device",
                           "Where to compute: \"auto\" (the first GPU, else the CPU), \"cpu\" or "
                           "\"cuda:N\"",
-                          GST_OPENSORA_DEFAULT_DEVICE,
-                          G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | GST_PARAM_MUTABLE_READY));
+                          GST_OPENSORA_DEFAULT_DEVICE, flags | GST_PARAM_MUTABLE_READY));
+  g_object_class_install_property(
+      klass, first_id + GST_OPENSORA_MODEL_PROP_MEMORY_LIMIT,
+      g_param_spec_uint64("memory-limit", "Memory limit",
+                          "Bytes that the process may take of the device's memory, by whatever "
+                          "elements; 0: as much as there is",
+                          0, G_MAXUINT64, 0, flags | GST_PARAM_MUTABLE_PLAYING));
+  g_object_class_install_property(
+      klass, first_id + GST_OPENSORA_MODEL_PROP_MEMORY_STATS,
+      g_param_spec_boxed("memory-stats", "Memory statistics",
+                         "What the process has of the device's memory: device, allocated, "
+                         "reserved, peak-allocated, peak-reserved, limit (bytes) and allocations; "
+                         "NULL while stopped",
+                         GST_TYPE_STRUCTURE, G_PARAM_READABLE | G_PARAM_STATIC_STRINGS));
 }
 
-void
-gst_opensora_model_set_location(GstOpenSoraModel *self, GstElement *element, const GValue *value)
+/* A limit is the device's, not ours: only one that was asked for is set. */
+static void
+set_memory_limit(GstOpenSoraModel *self, GstElement *element, guint64 limit)
 {
-  const char *location = g_value_get_string(value);
+  g_autoptr(OsrModel) model = NULL;
 
   GST_OBJECT_LOCK(element);
-  g_free(self->location);
-  self->location = location && *location ? g_strdup(location) : NULL;
+  self->memory_limit = limit;
+  model = self->model ? osr_model_ref(self->model) : NULL;
   GST_OBJECT_UNLOCK(element);
-}
-
-void
-gst_opensora_model_set_device(GstOpenSoraModel *self, GstElement *element, const GValue *value)
-{
-  const char *device = g_value_get_string(value);
-
-  GST_OBJECT_LOCK(element);
-  g_free(self->device);
-  self->device = g_strdup(device && *device ? device : GST_OPENSORA_DEFAULT_DEVICE);
-  GST_OBJECT_UNLOCK(element);
+  if (model)
+    osr_pool_set_limit(osr_device_get_pool(osr_model_get_device(model)), limit);
 }
 
 gboolean
-gst_opensora_model_open(GstOpenSoraModel *self, GstElement *element)
+gst_opensora_model_set_property(GstOpenSoraModel *self, GstElement *element, guint id,
+                                const GValue *value)
+{
+  const char *text;
+
+  switch (id) {
+  case GST_OPENSORA_MODEL_PROP_LOCATION:
+    text = g_value_get_string(value);
+    GST_OBJECT_LOCK(element);
+    g_free(self->location);
+    self->location = text && *text ? g_strdup(text) : NULL;
+    GST_OBJECT_UNLOCK(element);
+    return TRUE;
+  case GST_OPENSORA_MODEL_PROP_DEVICE:
+    text = g_value_get_string(value);
+    GST_OBJECT_LOCK(element);
+    g_free(self->device);
+    self->device = g_strdup(text && *text ? text : GST_OPENSORA_DEFAULT_DEVICE);
+    GST_OBJECT_UNLOCK(element);
+    return TRUE;
+  case GST_OPENSORA_MODEL_PROP_MEMORY_LIMIT:
+    set_memory_limit(self, element, g_value_get_uint64(value));
+    return TRUE;
+  default:
+    return FALSE;
+  }
+}
+
+/* NULL while there is no model. (transfer full) */
+static GstStructure *
+get_memory_stats(GstOpenSoraModel *self, GstElement *element)
+{
+  g_autoptr(OsrModel) model = gst_opensora_model_ref(self, element);
+  GstStructure *stats;
+
+  if (!model)
+    return NULL;
+  stats = gst_structure_new_empty("memory-stats");
+  gst_opensora_set_memory_fields(stats, "", osr_model_get_device(model));
+  return stats;
+}
+
+gboolean
+gst_opensora_model_get_property(GstOpenSoraModel *self, GstElement *element, guint id,
+                                GValue *value)
+{
+  switch (id) {
+  case GST_OPENSORA_MODEL_PROP_LOCATION:
+    GST_OBJECT_LOCK(element);
+    g_value_set_string(value, self->location);
+    GST_OBJECT_UNLOCK(element);
+    return TRUE;
+  case GST_OPENSORA_MODEL_PROP_DEVICE:
+    GST_OBJECT_LOCK(element);
+    g_value_set_string(value, self->device);
+    GST_OBJECT_UNLOCK(element);
+    return TRUE;
+  case GST_OPENSORA_MODEL_PROP_MEMORY_LIMIT:
+    GST_OBJECT_LOCK(element);
+    g_value_set_uint64(value, self->memory_limit);
+    GST_OBJECT_UNLOCK(element);
+    return TRUE;
+  case GST_OPENSORA_MODEL_PROP_MEMORY_STATS:
+    g_value_take_boxed(value, get_memory_stats(self, element));
+    return TRUE;
+  default:
+    return FALSE;
+  }
+}
+
+static gboolean
+check_files(const OsrModelDir *dir, GstOpenSoraFiles files, GError **error)
+{
+  const struct {
+    GstOpenSoraFiles part;
+    const char *path;
+  } all[] = {
+    { GST_OPENSORA_TEXT_FILES, dir->t5_weights },
+    { GST_OPENSORA_TEXT_FILES, dir->clip_weights },
+    { GST_OPENSORA_MMDIT_FILES, dir->mmdit_path },
+    { GST_OPENSORA_VAE_FILES, dir->vae_path },
+  };
+
+  for (guint i = 0; i < G_N_ELEMENTS(all); i++) {
+    g_autoptr(OsrCheckpoint) checkpoint = NULL;
+
+    if (!(files & all[i].part))
+      continue;
+    checkpoint = osr_checkpoint_open(all[i].path, error);
+    if (!checkpoint)
+      return FALSE;
+  }
+  return TRUE;
+}
+
+gboolean
+gst_opensora_model_open(GstOpenSoraModel *self, GstElement *element, GstOpenSoraFiles files)
 {
   g_autoptr(OsrDevice) device = NULL;
   g_autofree char *location = NULL;
   g_autofree char *name = NULL;
-  OsrModel *model = NULL;
+  g_autoptr(OsrModel) model = NULL;
   GError *error = NULL;
+  guint64 limit;
 
   GST_OBJECT_LOCK(element);
+  limit = self->memory_limit;
   location = g_strdup(self->location);
   name = g_strdup(self->device);
   GST_OBJECT_UNLOCK(element);
@@ -81,14 +197,16 @@ gst_opensora_model_open(GstOpenSoraModel *self, GstElement *element)
   device = osr_device_get(name, &error);
   if (device)
     model = osr_model_get(location, device, &error);
-  if (!model) {
+  if (!model || !check_files(osr_model_get_dir(model), files, &error)) {
     gst_opensora_post_error(element, error);
     return FALSE;
   }
+  if (limit > 0)
+    osr_pool_set_limit(osr_device_get_pool(device), limit);
   GST_INFO_OBJECT(element, "model %s (%s) on %s", osr_model_get_dir(model)->name,
                   osr_model_get_dir(model)->path, osr_device_get_name(device));
   GST_OBJECT_LOCK(element);
-  self->model = model;
+  self->model = g_steal_pointer(&model);
   GST_OBJECT_UNLOCK(element);
   return TRUE;
 }
@@ -164,18 +282,54 @@ gst_opensora_post_error(GstElement *element, GError *error)
   return GST_FLOW_ERROR;
 }
 
+void
+gst_opensora_set_memory_fields(GstStructure *s, const char *prefix, OsrDevice *device)
+{
+  OsrPoolStats stats;
+
+  osr_pool_get_stats(osr_device_get_pool(device), &stats);
+  const struct {
+    const char *name;
+    guint64 value;
+  } fields[] = {
+    { "allocated", stats.allocated },
+    { "reserved", stats.reserved },
+    { "peak-allocated", stats.peak_allocated },
+    { "peak-reserved", stats.peak_reserved },
+    { "limit", stats.limit },
+    { "allocations", stats.n_allocs },
+  };
+
+  gst_structure_set(s, "device", G_TYPE_STRING, osr_device_get_name(device), NULL);
+  for (guint i = 0; i < G_N_ELEMENTS(fields); i++) {
+    g_autofree char *name = g_strconcat(prefix, fields[i].name, NULL);
+
+    gst_structure_set(s, name, G_TYPE_UINT64, fields[i].value, NULL);
+  }
+}
+
+gboolean
+gst_opensora_get_free_memory(OsrDevice *device, guint64 *free_bytes)
+{
+  OsrOpsContext *ctx = osr_device_get_context(device);
+  size_t n_free, total;
+
+  if (ctx->backend->mem_info(ctx, &n_free, &total) != OSR_OK)
+    return FALSE;
+  *free_bytes = n_free;
+  return TRUE;
+}
+
 static void
-gst_opensora_progress_post(GstOpenSoraProgress *self, GstProgressType type, const char *text,
-                           int percent)
+progress_post(GstOpenSoraProgress *self, GstProgressType type, const char *text, int percent)
 {
   GstMessage *message =
       gst_message_new_progress(GST_OBJECT(self->element), type, self->stage, text);
+  GstStructure *s = gst_message_writable_structure(message);
 
-  if (percent >= 0) {
-    GstStructure *s = gst_message_writable_structure(message);
-
+  gst_structure_set(s, "clip", G_TYPE_UINT, self->clip, NULL);
+  if (percent >= 0)
     gst_structure_set(s, "percent", G_TYPE_INT, percent, NULL);
-  }
   gst_element_post_message(self->element, message);
 }
 
@@ -190,7 +344,7 @@ gst_opensora_progress_start(GstOpenSoraProgress *self, GstElement *element, OsrD
   self->prompt = g_strdup(prompt);
   self->clip = clip;
   self->start = g_get_monotonic_time();
-  gst_opensora_progress_post(self, GST_PROGRESS_TYPE_START, text, 0);
+  progress_post(self, GST_PROGRESS_TYPE_START, text, 0);
 }
 
 void
@@ -198,32 +352,39 @@ gst_opensora_progress_step(GstOpenSoraProgress *self, guint step, guint steps, d
 {
   double elapsed = (g_get_monotonic_time() - self->start) / (double) G_USEC_PER_SEC;
   double percent = steps ? 100.0 * step / steps : 0.0;
-  OsrPoolStats stats;
   GstStructure *s;
 
   if (remaining < 0 && step > 0)
     remaining = elapsed * (steps - step) / step;
-  osr_pool_get_stats(osr_device_get_pool(self->device), &stats);
   s = gst_structure_new("opensora-progress", "stage", G_TYPE_STRING, self->stage, "clip",
                         G_TYPE_UINT, self->clip, "step", G_TYPE_UINT, step, "steps", G_TYPE_UINT,
                         steps, "percent", G_TYPE_DOUBLE, percent, "elapsed", G_TYPE_DOUBLE, elapsed,
-                        "remaining", G_TYPE_DOUBLE, remaining, "memory-allocated", G_TYPE_UINT64,
-                        stats.allocated, "memory-peak", G_TYPE_UINT64, stats.peak_reserved,
-                        "prompt", G_TYPE_STRING, self->prompt ? self->prompt : "", NULL);
+                        "remaining", G_TYPE_DOUBLE, remaining, "prompt", G_TYPE_STRING,
+                        self->prompt ? self->prompt : "", NULL);
+  gst_opensora_set_memory_fields(s, "memory-", self->device);
   gst_element_post_message(self->element, gst_message_new_element(GST_OBJECT(self->element), s));
-  gst_opensora_progress_post(self, GST_PROGRESS_TYPE_CONTINUE, self->text, (int) percent);
+  progress_post(self, GST_PROGRESS_TYPE_CONTINUE, self->text, (int) percent);
 }
 
 void
-gst_opensora_progress_end(GstOpenSoraProgress *self, const GError *error)
+gst_opensora_progress_complete(GstOpenSoraProgress *self)
 {
-  if (!error)
-    gst_opensora_progress_post(self, GST_PROGRESS_TYPE_COMPLETE, self->text, 100);
-  else if (g_error_matches(error, G_IO_ERROR, G_IO_ERROR_CANCELLED))
-    gst_opensora_progress_post(self, GST_PROGRESS_TYPE_CANCELED, "Cancelled", -1);
-  else
-    gst_opensora_progress_post(self, GST_PROGRESS_TYPE_ERROR, error->message, -1);
+  progress_post(self, GST_PROGRESS_TYPE_COMPLETE, self->text, 100);
   g_clear_pointer(&self->prompt, g_free);
+}
+
+GstFlowReturn
+gst_opensora_progress_fail(GstOpenSoraProgress *self, GError *error)
+{
+  g_autofree char *reason = g_strdup(error->message);
+  GstFlowReturn ret = gst_opensora_post_error(self->element, error);
+
+  if (ret == GST_FLOW_FLUSHING)
+    progress_post(self, GST_PROGRESS_TYPE_CANCELED, "Cancelled", -1);
+  else
+    progress_post(self, GST_PROGRESS_TYPE_ERROR, reason, -1);
+  g_clear_pointer(&self->prompt, g_free);
+  return ret;
 }
 
 GstBuffer *

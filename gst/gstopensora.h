@@ -24,8 +24,8 @@ G_BEGIN_DECLS
 #define GST_OPENSORA_LATENT "application/x-opensora-latent"
 #define GST_OPENSORA_LATENT_CAPS GST_OPENSORA_LATENT "(" GST_OPENSORA_MEMORY_FEATURE ")"
 
-/* Out-of-band event of the prompt source, whose stream the application ends: what has not
- * become a latent yet need not become one. EOS follows in its turn. */
+/* Out-of-band event of the prompt source, whose stream the application ends, or sent to the
+ * denoiser by the application itself: what has not become a latent yet need not become one. */
 #define GST_OPENSORA_END_EVENT "opensora-end"
 
 GST_DEBUG_CATEGORY_EXTERN(gst_opensora_debug);
@@ -37,33 +37,65 @@ GST_ELEMENT_REGISTER_DECLARE(opensoravaedec);
 GST_ELEMENT_REGISTER_DECLARE(opensoravaeenc);
 GST_ELEMENT_REGISTER_DECLARE(opensorasrc);
 
+/* Frame sizes and rates: what can be generated, and what a decoder may be asked for (so that
+ * what cannot be is an error with a reason, not a failure to link). */
+#define GST_OPENSORA_SIZE_UNIT 16
+#define GST_OPENSORA_MAX_SIZE 8192
+#define GST_OPENSORA_SIZE_FIELDS "width = (int) [ 16, 8192, 16 ], height = (int) [ 16, 8192, 16 ]"
+#define GST_OPENSORA_RATE_FIELD "framerate = (fraction) [ 1/1, 240/1 ]"
+#define GST_OPENSORA_ANY_VIDEO_FIELDS                                                              \
+  "width = (int) [ 1, MAX ], height = (int) [ 1, MAX ], "                                          \
+  "framerate = (fraction) [ 1/2147483647, 2147483647/1 ]"
+
+/* What of @caps @filter lets through, in the filter's order; all of it without a filter.
+ * (takes @caps) */
+GstCaps *gst_opensora_filter_caps(GstCaps *caps, GstCaps *filter);
+
 /**
  * GstOpenSoraModel:
  *
- * The properties model-location and device of an element and the model they name. Embedded
- * in the element's struct and guarded by the element's object lock; the streaming thread may
- * use @model without it.
+ * The properties model-location, device, memory-limit and memory-stats of an element and the
+ * model they name. Embedded in the element's struct and guarded by the element's object lock;
+ * the streaming thread may use @model without it.
  */
 typedef struct {
   char *location; /* NULL: the tiny model */
   char *device;   /* "auto" */
+  guint64 memory_limit;
   OsrModel *model;
 } GstOpenSoraModel;
 
 #define GST_OPENSORA_DEFAULT_DEVICE "auto"
 
+enum {
+  GST_OPENSORA_MODEL_PROP_LOCATION,
+  GST_OPENSORA_MODEL_PROP_DEVICE,
+  GST_OPENSORA_MODEL_PROP_MEMORY_LIMIT,
+  GST_OPENSORA_MODEL_PROP_MEMORY_STATS,
+  GST_OPENSORA_MODEL_N_PROPS
+};
+
+/* Files of a model's parts. */
+typedef enum {
+  GST_OPENSORA_TEXT_FILES = 1 << 0,
+  GST_OPENSORA_MMDIT_FILES = 1 << 1,
+  GST_OPENSORA_VAE_FILES = 1 << 2,
+} GstOpenSoraFiles;
+
 void gst_opensora_model_init(GstOpenSoraModel *self);
 void gst_opensora_model_clear(GstOpenSoraModel *self);
-/* Installs the two properties under the ids @prop_location and @prop_device. */
-void gst_opensora_model_install_properties(GObjectClass *klass, guint prop_location,
-                                           guint prop_device);
-void gst_opensora_model_set_location(GstOpenSoraModel *self, GstElement *element,
-                                     const GValue *value);
-void gst_opensora_model_set_device(GstOpenSoraModel *self, GstElement *element,
-                                   const GValue *value);
-/* Finds device and model for the element's start(); posts the element error on failure.
- * No weights are read. */
-gboolean gst_opensora_model_open(GstOpenSoraModel *self, GstElement *element);
+/* The properties get the ids first_id + GST_OPENSORA_MODEL_PROP_*. */
+void gst_opensora_model_install_properties(GObjectClass *klass, guint first_id);
+/* @id relative to first_id; FALSE if it is none of ours. */
+gboolean gst_opensora_model_set_property(GstOpenSoraModel *self, GstElement *element, guint id,
+                                         const GValue *value);
+gboolean gst_opensora_model_get_property(GstOpenSoraModel *self, GstElement *element, guint id,
+                                         GValue *value);
+/* Finds device and model for the element's start(), sets the memory limit if there is one, and
+ * looks at the headers of @files, so that a broken one is an error now and not when the work of
+ * minutes is done. No weights are read. Posts the element error on failure. */
+gboolean gst_opensora_model_open(GstOpenSoraModel *self, GstElement *element,
+                                 GstOpenSoraFiles files);
 /* Drops the reference in stop(). */
 void gst_opensora_model_close(GstOpenSoraModel *self, GstElement *element);
 /* The open model, NULL while stopped: for queries, which come from any thread and may meet
@@ -74,15 +106,20 @@ OsrModel *gst_opensora_model_ref(GstOpenSoraModel *self, GstElement *element);
  * which flow return goes with it: FLUSHING without a message for a cancellation. */
 GstFlowReturn gst_opensora_post_error(GstElement *element, GError *error);
 
+/* What the pool of @device does, as the fields device, allocated, reserved, peak-allocated,
+ * peak-reserved, limit (0: none) and allocations with @prefix before their names. */
+void gst_opensora_set_memory_fields(GstStructure *s, const char *prefix, OsrDevice *device);
+
+/* Bytes of the device's memory that nobody has; FALSE if it does not tell. */
+gboolean gst_opensora_get_free_memory(OsrDevice *device, guint64 *free_bytes);
+
 /**
  * GstOpenSoraProgress:
  *
- * One long piece of work, told to the bus as GST_MESSAGE_PROGRESS and as element messages
- * "opensora-progress" with the fields: stage (string: "text", "denoise", "decode",
- * "encode", "load"), clip (uint), step, steps (uint), percent (double), elapsed, remaining
- * (double, seconds; remaining < 0: unknown), memory-allocated, memory-peak (uint64, bytes),
- * prompt (string). COMPLETE has to be posted before the clip's first buffer leaves, or
- * gst-launch-1.0 never leaves PAUSED.
+ * One long piece of work, told to the bus as GST_MESSAGE_PROGRESS (whose structure has the
+ * field clip, too) and as element messages "opensora-progress"; docs/elements.md lists their
+ * fields. COMPLETE has to be posted before the clip's first buffer leaves, or gst-launch-1.0
+ * never leaves PAUSED.
  */
 typedef struct {
   GstElement *element;
@@ -94,15 +131,18 @@ typedef struct {
   gint64 start;
 } GstOpenSoraProgress;
 
+/* @stage: "text", "denoise", "decode" or "encode". */
 void gst_opensora_progress_start(GstOpenSoraProgress *self, GstElement *element, OsrDevice *device,
                                  const char *stage, const char *text, const char *prompt,
                                  guint clip);
 /* @remaining < 0: estimated from the fraction of steps done. */
 void gst_opensora_progress_step(GstOpenSoraProgress *self, guint step, guint steps,
                                 double remaining);
-/* @error NULL: complete; a cancellation: canceled; else error (post the error message
- * before). Frees what the struct holds. */
-void gst_opensora_progress_end(GstOpenSoraProgress *self, const GError *error);
+/* All went well. */
+void gst_opensora_progress_complete(GstOpenSoraProgress *self);
+/* Posts @error (consumed) as gst_opensora_post_error() does, then ends the progress: nobody
+ * takes its end for all there is to know. Returns what to pass on. */
+GstFlowReturn gst_opensora_progress_fail(GstOpenSoraProgress *self, GError *error);
 
 /* Puts @tensors (not NULL, references taken) into a new buffer, one memory each. */
 GstBuffer *gst_opensora_buffer_new(OsrTensor *const *tensors, guint n);

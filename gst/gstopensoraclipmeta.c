@@ -1,122 +1,156 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "gstopensoraclipmeta.h"
 
+#include <string.h>
+
 static gboolean
-gst_opensora_clip_meta_init(GstMeta *meta, gpointer params, GstBuffer *buffer)
+copy_field(GQuark name, const GValue *value, gpointer to)
 {
-  memset((guint8 *) meta + sizeof(GstMeta), 0, sizeof(GstOpenSoraClipMeta) - sizeof(GstMeta));
-  ((GstOpenSoraClipMeta *) meta)->fps_d = 1;
+  gst_structure_id_set_value(to, name, value);
   return TRUE;
 }
 
-static void
-gst_opensora_clip_meta_free(GstMeta *meta, GstBuffer *buffer)
-{
-  GstOpenSoraClipMeta *self = (GstOpenSoraClipMeta *) meta;
-
-  g_free(self->prompt);
-  g_free(self->negative_prompt);
-  g_free(self->model);
-  g_free(self->reference);
-}
-
+/* Our own, because GStreamer 1.22's ties the copy to the refcount of the original buffer. */
 static gboolean
-gst_opensora_clip_meta_transform(GstBuffer *transbuf, GstMeta *meta, GstBuffer *buffer, GQuark type,
-                                 gpointer data)
+transform(GstBuffer *to, GstCustomMeta *meta, GstBuffer *from, GQuark type, gpointer data,
+          gpointer user_data)
 {
   if (!GST_META_TRANSFORM_IS_COPY(type))
     return FALSE;
-  gst_opensora_clip_meta_copy((GstOpenSoraClipMeta *) meta, transbuf);
+  gst_opensora_clip_meta_add(to, gst_custom_meta_get_structure(meta));
   return TRUE;
 }
 
-GType
-gst_opensora_clip_meta_api_get_type(void)
+void
+gst_opensora_clip_meta_register(void)
 {
-  static GType type;
   static const gchar *tags[] = { NULL };
 
-  if (g_once_init_enter(&type)) {
-    GType made = gst_meta_api_type_register("GstOpenSoraClipMetaAPI", tags);
+  gst_meta_register_custom(GST_OPENSORA_CLIP_META, tags, transform, NULL, NULL);
+}
 
-    g_once_init_leave(&type, made);
+GstStructure *
+gst_opensora_clip_meta_add(GstBuffer *buffer, const GstStructure *fields)
+{
+  GstCustomMeta *meta = gst_buffer_add_custom_meta(buffer, GST_OPENSORA_CLIP_META);
+  GstStructure *clip = gst_custom_meta_get_structure(meta);
+
+  if (fields)
+    gst_structure_foreach(fields, copy_field, clip);
+  return clip;
+}
+
+const GstStructure *
+gst_opensora_clip_meta_get(GstBuffer *buffer)
+{
+  GstCustomMeta *meta = gst_buffer_get_custom_meta(buffer, GST_OPENSORA_CLIP_META);
+
+  return meta ? gst_custom_meta_get_structure(meta) : NULL;
+}
+
+/* The tag "comment" */
+
+/* Quoted where gst_parse_launch() and shells would take it for several words. */
+static void
+append_string(GString *comment, const char *name, const GstStructure *clip, const char *field)
+{
+  const char *value = gst_structure_get_string(clip, field);
+
+  if (!value || !*value)
+    return;
+  if (strspn(value, G_CSET_A_2_Z G_CSET_a_2_z G_CSET_DIGITS "_-./:") == strlen(value)) {
+    g_string_append_printf(comment, " %s=%s", name, value);
+    return;
   }
-  return type;
-}
-
-const GstMetaInfo *
-gst_opensora_clip_meta_get_info(void)
-{
-  static const GstMetaInfo *info;
-
-  if (g_once_init_enter(&info)) {
-    const GstMetaInfo *made = gst_meta_register(
-        GST_OPENSORA_CLIP_META_API_TYPE, "GstOpenSoraClipMeta", sizeof(GstOpenSoraClipMeta),
-        gst_opensora_clip_meta_init, gst_opensora_clip_meta_free, gst_opensora_clip_meta_transform);
-
-    g_once_init_leave(&info, made);
+  g_string_append_printf(comment, " %s=\"", name);
+  for (const char *p = value; *p; p++) {
+    if (strchr("\\\"$`", *p))
+      g_string_append_c(comment, '\\');
+    g_string_append_c(comment, *p);
   }
-  return info;
+  g_string_append_c(comment, '"');
 }
 
-GstOpenSoraClipMeta *
-gst_buffer_add_opensora_clip_meta(GstBuffer *buffer)
+/* With as few digits as give the same number back. */
+static void
+append_double(GString *comment, const char *name, const GstStructure *clip)
 {
-  g_return_val_if_fail(gst_buffer_is_writable(buffer), NULL);
-  return (GstOpenSoraClipMeta *) gst_buffer_add_meta(buffer, GST_OPENSORA_CLIP_META_INFO, NULL);
+  char text[G_ASCII_DTOSTR_BUF_SIZE], format[8];
+  double value;
+
+  if (!gst_structure_get_double(clip, name, &value))
+    return;
+  for (int digits = 6; digits <= 17; digits++) {
+    g_snprintf(format, sizeof format, "%%.%dg", digits);
+    g_ascii_formatd(text, sizeof text, format, value);
+    if (g_ascii_strtod(text, NULL) == value)
+      break;
+  }
+  g_string_append_printf(comment, " %s=%s", name, text);
 }
 
-GstOpenSoraClipMeta *
-gst_buffer_get_opensora_clip_meta(GstBuffer *buffer)
+static void
+append_uint(GString *comment, const char *name, const GstStructure *clip)
 {
-  return (GstOpenSoraClipMeta *) gst_buffer_get_meta(buffer, GST_OPENSORA_CLIP_META_API_TYPE);
+  guint value;
+
+  if (gst_structure_get_uint(clip, name, &value))
+    g_string_append_printf(comment, " %s=%u", name, value);
 }
 
-GstOpenSoraClipMeta *
-gst_opensora_clip_meta_copy(const GstOpenSoraClipMeta *meta, GstBuffer *buffer)
+static void
+append_switch(GString *comment, const char *name, const GstStructure *clip)
 {
-  GstOpenSoraClipMeta *copy = gst_buffer_add_opensora_clip_meta(buffer);
-  GstMeta header = copy->meta;
+  gboolean value;
 
-  *copy = *meta;
-  copy->meta = header;
-  copy->prompt = g_strdup(meta->prompt);
-  copy->negative_prompt = g_strdup(meta->negative_prompt);
-  copy->model = g_strdup(meta->model);
-  copy->reference = g_strdup(meta->reference);
-  return copy;
+  if (gst_structure_get_boolean(clip, name, &value))
+    g_string_append_printf(comment, " %s=%s", name, value ? "on" : "off");
+}
+
+static char *
+make_comment(const GstStructure *clip)
+{
+  const char *condition = gst_structure_get_string(clip, "condition");
+  GString *comment = g_string_new(NULL);
+  gboolean flag;
+  guint64 seed;
+
+  if (gst_structure_get_uint64(clip, "seed", &seed))
+    g_string_append_printf(comment, "seed=%" G_GUINT64_FORMAT, seed);
+  append_string(comment, "model", clip, "model");
+  append_uint(comment, "steps", clip);
+  append_double(comment, "guidance", clip);
+  append_switch(comment, "text-oscillation", clip);
+  append_switch(comment, "shift", clip);
+  if (gst_structure_get_boolean(clip, "shift", &flag) && flag)
+    append_double(comment, "flow-shift", clip);
+  if (gst_structure_get_boolean(clip, "decorate", &flag) && !flag)
+    g_string_append(comment, " decorate=false");
+  else
+    append_uint(comment, "motion-score", clip);
+  if (condition && !g_str_equal(condition, "t2v")) {
+    append_string(comment, "condition", clip, "condition");
+    append_double(comment, "guidance-image", clip);
+    append_switch(comment, "image-oscillation", clip);
+    append_switch(comment, "temporal-scaling", clip);
+    append_string(comment, "image", clip, "reference");
+  }
+  append_string(comment, "negative-prompt", clip, "negative-prompt");
+  return g_string_free(comment, FALSE);
 }
 
 GstTagList *
-gst_opensora_clip_meta_to_tags(const GstOpenSoraClipMeta *meta)
+gst_opensora_clip_meta_to_tags(const GstStructure *clip)
 {
-  GString *comment = g_string_new(NULL);
+  const char *prompt = gst_structure_get_string(clip, "prompt");
+  g_autofree char *comment = make_comment(clip);
   GstTagList *tags = gst_tag_list_new_empty();
-  char number[G_ASCII_DTOSTR_BUF_SIZE];
 
   gst_tag_list_set_scope(tags, GST_TAG_SCOPE_STREAM);
-  if (meta->prompt && *meta->prompt) {
-    gst_tag_list_add(tags, GST_TAG_MERGE_REPLACE, GST_TAG_TITLE, meta->prompt, GST_TAG_DESCRIPTION,
-                     meta->prompt, NULL);
-  }
-  g_string_append_printf(comment, "seed=%" G_GUINT64_FORMAT, meta->seed);
-  if (meta->sequence)
-    g_string_append_printf(comment, " sample=%u", meta->sequence);
-  if (meta->model)
-    g_string_append_printf(comment, " model=%s", meta->model);
-  if (meta->steps) {
-    g_string_append_printf(comment, " steps=%u", meta->steps);
-    g_string_append_printf(comment, " guidance=%s",
-                           g_ascii_formatd(number, sizeof number, "%g", meta->guidance));
-    if (meta->condition != OSR_CONDITION_T2V)
-      g_string_append_printf(comment, " guidance-image=%s condition=%s",
-                             g_ascii_formatd(number, sizeof number, "%g", meta->guidance_img),
-                             osr_condition_name(meta->condition));
-  }
-  if (meta->negative_prompt && *meta->negative_prompt)
-    g_string_append_printf(comment, " negative-prompt=%s", meta->negative_prompt);
-  gst_tag_list_add(tags, GST_TAG_MERGE_REPLACE, GST_TAG_COMMENT, comment->str,
-                   GST_TAG_APPLICATION_NAME, "gst-opensora " PACKAGE_VERSION, NULL);
-  g_string_free(comment, TRUE);
+  if (prompt && *prompt)
+    gst_tag_list_add(tags, GST_TAG_MERGE_REPLACE, GST_TAG_TITLE, prompt, GST_TAG_DESCRIPTION,
+                     prompt, NULL);
+  gst_tag_list_add(tags, GST_TAG_MERGE_REPLACE, GST_TAG_COMMENT, comment, GST_TAG_APPLICATION_NAME,
+                   "gst-opensora " PACKAGE_VERSION, NULL);
   return tags;
 }

@@ -30,25 +30,19 @@
 #include <stdio.h>
 
 #include "gstopensoraclipmeta.h"
+#include "gstopensorainterrupt.h"
+#include "gstopensorareferences.h"
 #include "gstopensorasampling.h"
-#include "gstopensoravideo.h"
 
 GST_DEBUG_CATEGORY_STATIC(gst_opensora_denoise_debug);
 #define GST_CAT_DEFAULT gst_opensora_denoise_debug
 
-#define MAX_REFERENCES 2
-/* Frames that a v2v_*_easy condition reads; the others need fewer. */
-#define MAX_REFERENCE_FRAMES 65
-
-#define SIZE_RANGE "width = (int) [ 16, 8192, 16 ], height = (int) [ 16, 8192, 16 ]"
-#define LATENT_FIELDS                                                                              \
-  ", " SIZE_RANGE ", frames = (int) [ 1, 65536 ], framerate = (fraction) [ 1/1, 240/1 ]"
+#define FRAMES_FIELD "frames = (int) [ 1, 65536 ]"
 
 enum {
   PROP_0,
-  PROP_MODEL_LOCATION,
-  PROP_DEVICE,
-  PROP_SAMPLING, /* and the GST_OPENSORA_SAMPLING_N_PROPS - 1 ids after it */
+  PROP_MODEL, /* and the GST_OPENSORA_MODEL_N_PROPS - 1 ids after it */
+  PROP_SAMPLING = PROP_MODEL + GST_OPENSORA_MODEL_N_PROPS, /* likewise */
 };
 
 #define GST_TYPE_OPENSORA_DENOISE (gst_opensora_denoise_get_type())
@@ -60,26 +54,27 @@ struct _GstOpenSoraDenoise {
   GstOpenSoraModel model;
   GstOpenSoraSampling sampling;
 
-  GCancellable *cancellable;
-  gint stopping; /* atomic; else a cancellation is for the clip at hand, not the stream */
+  GstOpenSoraInterrupt interrupt;
   guint next_reference;
 
   /* Written by the streaming thread, with the object lock. */
-  GstVideoInfo info; /* size and rate negotiated; fps_n 0: not yet */
-  guint frames;      /* likewise, of a clip */
+  gint width, height, fps_n, fps_d; /* negotiated; fps_n 0: not yet */
+  guint frames;                     /* likewise, of a clip */
   guint64 frames_out;
 };
 
 static GstStaticPadTemplate sink_template = GST_STATIC_PAD_TEMPLATE(
     "sink", GST_PAD_SINK, GST_PAD_ALWAYS,
-    GST_STATIC_CAPS(GST_OPENSORA_CONDITIONING_CAPS ", framerate = (fraction) [ 1/1, 240/1 ]"));
+    GST_STATIC_CAPS(GST_OPENSORA_CONDITIONING_CAPS ", " GST_OPENSORA_RATE_FIELD));
 
 static GstStaticPadTemplate reference_template = GST_STATIC_PAD_TEMPLATE(
     "reference_%u", GST_PAD_SINK, GST_PAD_REQUEST,
-    GST_STATIC_CAPS(GST_OPENSORA_LATENT_CAPS ", " SIZE_RANGE ", frames = (int) [ 1, 65536 ]"));
+    GST_STATIC_CAPS(GST_OPENSORA_LATENT_CAPS ", " GST_OPENSORA_SIZE_FIELDS ", " FRAMES_FIELD));
 
+/* Any size and rate can be linked: see get_possible_caps(). */
 static GstStaticPadTemplate src_template = GST_STATIC_PAD_TEMPLATE(
-    "src", GST_PAD_SRC, GST_PAD_ALWAYS, GST_STATIC_CAPS(GST_OPENSORA_LATENT_CAPS LATENT_FIELDS));
+    "src", GST_PAD_SRC, GST_PAD_ALWAYS,
+    GST_STATIC_CAPS(GST_OPENSORA_LATENT_CAPS ", " GST_OPENSORA_ANY_VIDEO_FIELDS ", " FRAMES_FIELD));
 
 G_DEFINE_FINAL_TYPE(GstOpenSoraDenoise, gst_opensora_denoise, GST_TYPE_AGGREGATOR)
 GST_ELEMENT_REGISTER_DEFINE_WITH_CODE(opensoradenoise, "opensoradenoise", GST_RANK_NONE,
@@ -88,41 +83,48 @@ GST_ELEMENT_REGISTER_DEFINE_WITH_CODE(opensoradenoise, "opensoradenoise", GST_RA
                                                               "opensoradenoise", 0,
                                                               "Open-Sora denoiser"));
 
-/* What the source pad can do now: the template, the model's family and channels, and the
- * frame rate that the prompts were made for. */
+/* What the source pad can do: of a model, sizes and rates that it was made for, its family and
+ * channels. Without one, while stopped, that is not known. */
 static GstCaps *
 get_possible_caps(OsrModel *model)
 {
-  GstCaps *caps = gst_static_pad_template_get_caps(&src_template);
+  const OsrModelDir *dir;
+  GstCaps *caps;
 
-  caps = gst_caps_make_writable(caps);
-  if (model) {
-    const OsrModelDir *dir = osr_model_get_dir(model);
-
-    gst_caps_set_simple(caps, "family", G_TYPE_STRING, dir->family, "channels", G_TYPE_INT,
-                        (gint) dir->vae.latent_channels, NULL);
-  }
+  if (!model)
+    return gst_static_pad_template_get_caps(&src_template);
+  dir = osr_model_get_dir(model);
+  caps =
+      gst_caps_from_string(GST_OPENSORA_LATENT_CAPS ", " GST_OPENSORA_SIZE_FIELDS ", " FRAMES_FIELD
+                                                    ", " GST_OPENSORA_RATE_FIELD);
+  gst_caps_set_simple(caps, "family", G_TYPE_STRING, dir->family, "channels", G_TYPE_INT,
+                      (gint) dir->vae.latent_channels, NULL);
   return caps;
 }
 
+/* Nothing that we make is wanted. What is wanted is heard without the filter of our own caps. */
 static void
-post_impossible_caps(GstOpenSoraDenoise *self, GstCaps *downstream)
+post_impossible_caps(GstOpenSoraDenoise *self)
 {
-  GST_ELEMENT_ERROR(self, STREAM, FORMAT,
-                    ("The size or frame rate asked for cannot be generated: width and height have "
-                     "to be multiples of 16, and there are 1 to 240 frames a second."),
-                    ("downstream caps: %" GST_PTR_FORMAT, downstream));
+  g_autoptr(GstCaps) wanted =
+      gst_pad_peer_query_caps(GST_AGGREGATOR_SRC_PAD(GST_AGGREGATOR(self)), NULL);
+  g_autofree char *reason = gst_opensora_sampling_describe_impossible(wanted);
+
+  GST_ELEMENT_ERROR(
+      self, STREAM, FORMAT,
+      ("%s", reason ? reason : "The elements after the denoiser take nothing that it makes."),
+      ("downstream caps: %" GST_PTR_FORMAT, wanted));
 }
 
 /* The base class fails without a word when the elements after us take nothing that we make. */
 static gboolean
 gst_opensora_denoise_negotiate(GstAggregator *agg)
 {
-  g_autoptr(GstCaps) possible = gst_static_pad_template_get_caps(&src_template);
+  g_autoptr(GstCaps) possible = get_possible_caps(GST_OPENSORA_DENOISE(agg)->model.model);
   g_autoptr(GstCaps) downstream = gst_pad_peer_query_caps(agg->srcpad, possible);
 
   if (gst_caps_is_empty(downstream) && !GST_PAD_IS_FLUSHING(agg->srcpad)) {
-    post_impossible_caps(GST_OPENSORA_DENOISE(agg), downstream);
+    post_impossible_caps(GST_OPENSORA_DENOISE(agg));
     return FALSE;
   }
   return GST_AGGREGATOR_CLASS(gst_opensora_denoise_parent_class)->negotiate(agg);
@@ -152,7 +154,7 @@ gst_opensora_denoise_update_src_caps(GstAggregator *agg, GstCaps *downstream, Gs
   }
   if (gst_caps_is_empty(caps)) {
     gst_caps_unref(caps);
-    post_impossible_caps(self, downstream);
+    post_impossible_caps(self);
     return GST_FLOW_NOT_NEGOTIATED;
   }
   caps = gst_opensora_sampling_fixate_caps(&self->sampling, GST_ELEMENT(self),
@@ -165,22 +167,47 @@ gst_opensora_denoise_update_src_caps(GstAggregator *agg, GstCaps *downstream, Gs
   return GST_FLOW_OK;
 }
 
+/* What the properties and the negotiated caps ask for. Returns the property "condition". */
+static gint
+get_params(GstOpenSoraDenoise *self, guint width, guint height, guint frames,
+           OsrSamplingParams *params)
+{
+  gint condition;
+
+  gst_opensora_sampling_get_params(&self->sampling, GST_ELEMENT(self),
+                                   osr_model_get_dir(self->model.model), params, &condition);
+  params->width = width;
+  params->height = height;
+  params->num_frames = frames;
+  return condition;
+}
+
+/* Says now, before minutes go into loading and encoding, what the model cannot do. */
 static gboolean
 gst_opensora_denoise_negotiated_src_caps(GstAggregator *agg, GstCaps *caps)
 {
   GstOpenSoraDenoise *self = GST_OPENSORA_DENOISE(agg);
+  const OsrModelDir *dir = osr_model_get_dir(self->model.model);
   const GstStructure *s = gst_caps_get_structure(caps, 0);
   gint width, height, frames, fps_n, fps_d;
+  OsrSamplingParams params;
+  GError *error = NULL;
 
   if (!gst_structure_get_int(s, "width", &width) || !gst_structure_get_int(s, "height", &height) ||
       !gst_structure_get_int(s, "frames", &frames) ||
       !gst_structure_get_fraction(s, "framerate", &fps_n, &fps_d))
     return FALSE;
+  get_params(self, (guint) width, (guint) height, (guint) frames, &params);
+  if (!osr_sampling_params_check(&params, &dir->mmdit, dir->vae.spatial_compression_ratio,
+                                 dir->vae.time_compression_ratio, &error)) {
+    gst_opensora_post_error(GST_ELEMENT(self), error);
+    return FALSE;
+  }
   GST_OBJECT_LOCK(self);
-  self->info.width = width;
-  self->info.height = height;
-  self->info.fps_n = fps_n;
-  self->info.fps_d = fps_d;
+  self->width = width;
+  self->height = height;
+  self->fps_n = fps_n;
+  self->fps_d = fps_d;
   self->frames = (guint) frames;
   GST_OBJECT_UNLOCK(self);
   return TRUE;
@@ -227,30 +254,22 @@ get_conditioning_caps(GstOpenSoraDenoise *self)
 {
   g_autoptr(OsrModel) model = gst_opensora_model_ref(&self->model, GST_ELEMENT(self));
   GstCaps *caps = gst_static_pad_template_get_caps(&sink_template);
-  GstCaps *possible = get_possible_caps(model);
-  GstCaps *allowed =
-      gst_pad_peer_query_caps(GST_AGGREGATOR_SRC_PAD(GST_AGGREGATOR(self)), possible);
+  g_autoptr(GstCaps) possible = NULL;
+  g_autoptr(GstCaps) allowed = NULL;
 
+  if (!model)
+    return caps;
+  possible = get_possible_caps(model);
+  allowed = gst_pad_peer_query_caps(GST_AGGREGATOR_SRC_PAD(GST_AGGREGATOR(self)), possible);
   caps = gst_caps_make_writable(caps);
-  if (model)
-    gst_caps_set_simple(caps, "family", G_TYPE_STRING, osr_model_get_dir(model)->family, NULL);
+  gst_caps_set_simple(caps, "family", G_TYPE_STRING, osr_model_get_dir(model)->family, NULL);
   if (!gst_caps_is_empty(allowed) && !gst_caps_is_any(allowed)) {
     const GValue *rate = gst_structure_get_value(gst_caps_get_structure(allowed, 0), "framerate");
 
     if (rate)
       gst_caps_set_value(caps, "framerate", rate);
   }
-  gst_caps_unref(allowed);
-  gst_caps_unref(possible);
   return caps;
-}
-
-static gboolean
-is_reference(GstAggregatorPad *pad)
-{
-  return GST_PAD_PAD_TEMPLATE(pad) &&
-         g_str_equal(GST_PAD_TEMPLATE_NAME_TEMPLATE(GST_PAD_PAD_TEMPLATE(pad)),
-                     reference_template.name_template);
 }
 
 static gboolean
@@ -262,13 +281,9 @@ gst_opensora_denoise_sink_query(GstAggregator *agg, GstAggregatorPad *pad, GstQu
   switch (GST_QUERY_TYPE(query)) {
   case GST_QUERY_CAPS:
     gst_query_parse_caps(query, &filter);
-    caps = is_reference(pad) ? get_reference_caps(self) : get_conditioning_caps(self);
-    if (filter) {
-      GstCaps *filtered = gst_caps_intersect_full(filter, caps, GST_CAPS_INTERSECT_FIRST);
-
-      gst_caps_unref(caps);
-      caps = filtered;
-    }
+    caps = gst_opensora_filter_caps(
+        GST_IS_OPENSORA_REFERENCE_PAD(pad) ? get_reference_caps(self) : get_conditioning_caps(self),
+        filter);
     gst_query_set_caps_result(query, caps);
     gst_caps_unref(caps);
     return TRUE;
@@ -286,18 +301,27 @@ gst_opensora_denoise_sink_query(GstAggregator *agg, GstAggregatorPad *pad, GstQu
 static GstClockTime
 frame_time(GstOpenSoraDenoise *self, guint64 frame)
 {
-  return gst_util_uint64_scale(frame, self->info.fps_d * GST_SECOND, self->info.fps_n);
+  return gst_util_uint64_scale(frame, (guint64) self->fps_d * GST_SECOND, (guint64) self->fps_n);
 }
 
 static gboolean
 gst_opensora_denoise_src_query(GstAggregator *agg, GstQuery *query)
 {
   GstOpenSoraDenoise *self = GST_OPENSORA_DENOISE(agg);
+  g_autoptr(OsrModel) model = NULL;
   g_autoptr(GstPad) sink = NULL;
   gint64 n_clips = -1, time = -1;
+  GstCaps *filter, *caps;
   GstFormat format;
 
   switch (GST_QUERY_TYPE(query)) {
+  case GST_QUERY_CAPS:
+    model = gst_opensora_model_ref(&self->model, GST_ELEMENT(self));
+    gst_query_parse_caps(query, &filter);
+    caps = gst_opensora_filter_caps(get_possible_caps(model), filter);
+    gst_query_set_caps_result(query, caps);
+    gst_caps_unref(caps);
+    return TRUE;
   case GST_QUERY_DURATION:
     sink = gst_element_get_static_pad(GST_ELEMENT(self), "sink");
     gst_query_parse_duration(query, &format, NULL);
@@ -305,7 +329,7 @@ gst_opensora_denoise_src_query(GstAggregator *agg, GstQuery *query)
         !gst_pad_peer_query_duration(sink, GST_FORMAT_BUFFERS, &n_clips) || n_clips < 0)
       return FALSE;
     GST_OBJECT_LOCK(self);
-    if (self->info.fps_n > 0)
+    if (self->fps_n > 0)
       time = (gint64) frame_time(self, (guint64) n_clips * self->frames);
     GST_OBJECT_UNLOCK(self);
     gst_query_set_duration(query, GST_FORMAT_TIME, time);
@@ -315,7 +339,7 @@ gst_opensora_denoise_src_query(GstAggregator *agg, GstQuery *query)
     if (format != GST_FORMAT_TIME)
       return FALSE;
     GST_OBJECT_LOCK(self);
-    if (self->info.fps_n > 0)
+    if (self->fps_n > 0)
       time = (gint64) frame_time(self, self->frames_out);
     GST_OBJECT_UNLOCK(self);
     gst_query_set_position(query, GST_FORMAT_TIME, time);
@@ -338,223 +362,112 @@ gst_opensora_denoise_src_event(GstAggregator *agg, GstEvent *event)
   }
 }
 
-/* All latents that references are made of, as the engine takes them. */
-typedef struct {
-  OsrTensor *latent[MAX_REFERENCES];
-  guint n;
-} References;
-
-static void
-references_clear(References *refs)
-{
-  for (guint i = 0; i < refs->n; i++)
-    osr_tensor_unref(refs->latent[i]);
-  refs->n = 0;
-}
-
-static guint
-reference_number(gconstpointer pad)
-{
-  guint n = 0;
-
-  sscanf(GST_OBJECT_NAME(pad), "reference_%u", &n);
-  return n;
-}
-
-static gint
-compare_references(gconstpointer a, gconstpointer b)
-{
-  const guint n = reference_number(*(const gpointer *) a);
-  const guint m = reference_number(*(const gpointer *) b);
-
-  return (n > m) - (n < m);
-}
-
-/* The latent for the next clip that came on @pad, NULL if none ever did. The last one of a
- * stream that has ended stays. (transfer full) */
-static GstBuffer *
-next_reference(GstAggregatorPad *pad)
-{
-  GstBuffer *buffer = gst_aggregator_pad_pop_buffer(pad);
-
-  GST_OBJECT_LOCK(pad);
-  if (buffer)
-    g_object_set_data_full(G_OBJECT(pad), "opensora-latent", gst_buffer_ref(buffer),
-                           (GDestroyNotify) gst_buffer_unref);
-  else if ((buffer = g_object_get_data(G_OBJECT(pad), "opensora-latent")))
-    gst_buffer_ref(buffer);
-  GST_OBJECT_UNLOCK(pad);
-  return buffer;
-}
-
-static void
-forget_reference(GstPad *pad)
-{
-  GST_OBJECT_LOCK(pad);
-  g_object_set_data(G_OBJECT(pad), "opensora-latent", NULL);
-  GST_OBJECT_UNLOCK(pad);
-}
-
-/* From the request pads, in the order of their numbers. */
-static gboolean
-collect_pad_references(GstOpenSoraDenoise *self, References *refs, GError **error)
-{
-  OsrDevice *device = osr_model_get_device(self->model.model);
-  g_autoptr(GPtrArray) pads = g_ptr_array_new_with_free_func(gst_object_unref);
-  gboolean ok = TRUE;
-
-  GST_OBJECT_LOCK(self);
-  for (GList *l = GST_ELEMENT(self)->sinkpads; l; l = l->next)
-    if (is_reference(l->data))
-      g_ptr_array_add(pads, gst_object_ref(l->data));
-  GST_OBJECT_UNLOCK(self);
-  g_ptr_array_sort(pads, compare_references);
-
-  for (guint i = 0; i < pads->len && ok && refs->n < MAX_REFERENCES; i++) {
-    GstBuffer *buffer = next_reference(g_ptr_array_index(pads, i));
-
-    if (!buffer)
-      continue;
-    refs->latent[refs->n] =
-        gst_opensora_buffer_get_tensor(buffer, 0, device, osr_device_get_dtype(device), error);
-    ok = refs->latent[refs->n] != NULL;
-    refs->n += ok;
-    gst_buffer_unref(buffer);
-  }
-  return ok;
-}
-
-static gboolean
-is_video_condition(gint condition)
-{
-  return condition >= OSR_CONDITION_V2V_HEAD;
-}
-
-/* From the paths in @locations, separated by ';'. */
-static gboolean
-load_references(GstOpenSoraDenoise *self, const char *locations, gint condition,
-                const OsrSamplingParams *params, References *refs, GError **error)
-{
-  g_auto(GStrv) list = g_strsplit(locations, ";", MAX_REFERENCES);
-
-  for (guint i = 0; list[i]; i++) {
-    const char *location = g_strstrip(list[i]);
-
-    if (!*location)
-      continue;
-    refs->latent[refs->n] = gst_opensora_video_load_latent(
-        location, self->model.model, params->width, params->height,
-        is_video_condition(condition) ? MAX_REFERENCE_FRAMES : 1, self->cancellable, error);
-    if (!refs->latent[refs->n])
-      return FALSE;
-    refs->n++;
-  }
-  return TRUE;
-}
-
-static OsrCondition
-choose_condition(gint condition, const References *refs)
-{
-  if (refs->n == 0)
-    return OSR_CONDITION_T2V;
-  if (condition != GST_OPENSORA_CONDITION_AUTO)
-    return (OsrCondition) condition;
-  if (refs->n == 2)
-    return OSR_CONDITION_I2V_LOOP;
-  if (refs->latent[0]->dims[0] >= 17)
-    return OSR_CONDITION_V2V_HEAD_EASY;
-  return refs->latent[0]->dims[0] >= 9 ? OSR_CONDITION_V2V_HEAD : OSR_CONDITION_I2V_HEAD;
-}
-
 static void
 on_step(const OsrSamplerProgress *progress, gpointer user_data)
 {
   gst_opensora_progress_step(user_data, progress->step, progress->steps, progress->remaining);
 }
 
-/* One clip: conditioning buffer in, latent buffer out. */
+/* The clip's meta: what is in @from (NULL: nothing) and how it was denoised. */
+static void
+add_clip_meta(GstOpenSoraDenoise *self, GstBuffer *output, const GstStructure *from,
+              const OsrSamplingParams *params, const GstOpenSoraReferences *refs)
+{
+  GstStructure *clip = gst_opensora_clip_meta_add(output, from);
+
+  gst_structure_set(clip, "framerate", GST_TYPE_FRACTION, self->fps_n, self->fps_d, "seed",
+                    G_TYPE_UINT64, params->seed, "steps", G_TYPE_UINT, params->num_steps, "frames",
+                    G_TYPE_UINT, params->num_frames, "width", G_TYPE_UINT, params->width, "height",
+                    G_TYPE_UINT, params->height, "guidance", G_TYPE_DOUBLE, params->guidance,
+                    "guidance-image", G_TYPE_DOUBLE, params->guidance_img, "text-oscillation",
+                    G_TYPE_BOOLEAN, params->text_osci, "image-oscillation", G_TYPE_BOOLEAN,
+                    params->image_osci, "temporal-scaling", G_TYPE_BOOLEAN,
+                    params->scale_temporal_osci, "shift", G_TYPE_BOOLEAN, params->shift,
+                    "flow-shift", G_TYPE_DOUBLE, params->flow_shift, "condition", G_TYPE_STRING,
+                    gst_opensora_condition_nick((gint) refs->condition), NULL);
+  /* A file that was named but not used is no part of the clip. */
+  if (refs->n == 0 || refs->from_pads)
+    gst_structure_remove_field(clip, "reference");
+}
+
+static gboolean
+get_text(GstBuffer *input, OsrDevice *device, OsrTensor **text[4], GError **error)
+{
+  for (guint i = 0; i < 4; i++) {
+    *text[i] =
+        gst_opensora_buffer_get_tensor(input, i, device, osr_device_get_dtype(device), error);
+    if (!*text[i])
+      return FALSE;
+  }
+  return TRUE;
+}
+
+/* One clip: conditioning buffer in, latent buffer out. NULL: *ret says what to pass on. What can
+ * be wrong with the input is found out before the denoiser's weights are loaded. */
 static GstBuffer *
-denoise(GstOpenSoraDenoise *self, GstBuffer *input, GError **error)
+denoise(GstOpenSoraDenoise *self, GstBuffer *input, GCancellable *cancellable, GstFlowReturn *ret)
 {
   OsrModel *model = self->model.model;
   OsrDevice *device = osr_model_get_device(model);
-  const OsrDType dtype = osr_device_get_dtype(device);
-  const GstOpenSoraClipMeta *in_meta = gst_buffer_get_opensora_clip_meta(input);
+  const GstStructure *clip = gst_opensora_clip_meta_get(input);
+  const char *locations = clip ? gst_structure_get_string(clip, "reference") : NULL;
+  g_auto(GstOpenSoraReferences) refs = { 0 };
   GstOpenSoraProgress progress;
   OsrSamplerInput sampler = { 0 };
   OsrTensor **text[] = { &sampler.txt, &sampler.vec, &sampler.neg_txt, &sampler.neg_vec };
-  References refs = { 0 };
   g_autoptr(OsrTensor) latent = NULL;
-  OsrSamplingParams params;
-  GstOpenSoraClipMeta *meta;
-  GstBuffer *output = NULL;
-  GError *failure = NULL;
   OsrMmdit *mmdit = NULL;
+  OsrSamplingParams params;
+  GstBuffer *output = NULL;
+  GError *error = NULL;
   gint condition;
-  guint dims[4];
-  gboolean ok;
+  guint number = 0, dims[4];
 
-  gst_opensora_sampling_get_params(&self->sampling, GST_ELEMENT(self), osr_model_get_dir(model),
-                                   &params, &condition);
-  params.width = (guint) self->info.width;
-  params.height = (guint) self->info.height;
-  params.num_frames = self->frames;
-  if (in_meta) {
-    params.seed = in_meta->seed;
-    params.sequence = in_meta->sequence;
+  condition = get_params(self, (guint) self->width, (guint) self->height, self->frames, &params);
+  if (clip) {
+    gst_structure_get_uint64(clip, "seed", &params.seed);
+    gst_structure_get_uint(clip, "clip", &number);
   }
 
   gst_opensora_progress_start(&progress, GST_ELEMENT(self), device, "denoise", "Denoising",
-                              in_meta ? in_meta->prompt : NULL, in_meta ? in_meta->clip : 0);
-  ok = (mmdit = osr_model_get_mmdit(model, self->cancellable, &failure)) != NULL &&
-       osr_sampling_params_check(&params, osr_mmdit_get_config(mmdit),
-                                 osr_model_get_dir(model)->vae.spatial_compression_ratio,
-                                 osr_model_get_dir(model)->vae.time_compression_ratio, &failure);
-  for (guint i = 0; i < G_N_ELEMENTS(text) && ok; i++)
-    ok = (*text[i] = gst_opensora_buffer_get_tensor(input, i, device, dtype, &failure)) != NULL;
-  if (ok && condition != OSR_CONDITION_T2V) {
-    ok = collect_pad_references(self, &refs, &failure);
-    if (ok && refs.n == 0 && in_meta && in_meta->reference)
-      ok = load_references(self, in_meta->reference, condition, &params, &refs, &failure);
-  }
-  if (ok) {
-    sampler.condition = choose_condition(condition, &refs);
+                              clip ? gst_structure_get_string(clip, "prompt") : NULL, number);
+  if (get_text(input, device, text, &error) &&
+      gst_opensora_references_collect(&refs, GST_ELEMENT(self), model, condition, locations,
+                                      &params, cancellable, &error))
+    mmdit = osr_model_get_mmdit(model, cancellable, &error);
+  if (mmdit) {
+    sampler.condition = refs.condition;
     for (guint i = 0; i < refs.n; i++)
       sampler.ref[i] = refs.latent[i];
     osr_model_latent_dims(model, params.num_frames, params.width, params.height, dims);
-    latent = osr_sampler_run(mmdit, &params, &sampler, dims, NULL, on_step, &progress,
-                             self->cancellable, &failure);
-    ok = latent != NULL;
+    latent = osr_sampler_run(mmdit, &params, &sampler, dims, NULL, on_step, &progress, cancellable,
+                             &error);
   }
-  references_clear(&refs);
   for (guint i = 0; i < G_N_ELEMENTS(text); i++)
     g_clear_pointer(text[i], osr_tensor_unref);
 
-  if (!ok) {
-    /* The bus hears the reason before the progress ends, so that nobody takes the end of
-     * the progress for all there is to know. */
-    if (error)
-      *error = g_error_copy(failure);
-    gst_opensora_post_error(GST_ELEMENT(self), failure);
-    gst_opensora_progress_end(&progress, error ? *error : NULL);
+  if (!latent) {
+    *ret = gst_opensora_progress_fail(&progress, error);
     return NULL;
   }
-  gst_opensora_progress_end(&progress, NULL);
-
+  gst_opensora_progress_complete(&progress);
   output = gst_opensora_buffer_new(&latent, 1);
-  meta = in_meta ? gst_opensora_clip_meta_copy(in_meta, output)
-                 : gst_buffer_add_opensora_clip_meta(output);
-  meta->fps_n = self->info.fps_n;
-  meta->fps_d = self->info.fps_d;
-  meta->seed = params.seed;
-  meta->steps = params.num_steps;
-  meta->num_frames = params.num_frames;
-  meta->width = params.width;
-  meta->height = params.height;
-  meta->guidance = params.guidance;
-  meta->guidance_img = params.guidance_img;
-  meta->condition = sampler.condition;
+  add_clip_meta(self, output, clip, &params, &refs);
   return output;
+}
+
+/* The next clip's input, and what cancels the work on it. Both under the interrupt's lock: a
+ * flush falls before, and the input is from after it, or after, and then it cancels. */
+static GstBuffer *
+next_input(GstOpenSoraDenoise *self, GstAggregatorPad *pad, GCancellable **cancellable)
+{
+  GstBuffer *input;
+
+  g_mutex_lock(&self->interrupt.lock);
+  *cancellable = gst_opensora_interrupt_begin_locked(&self->interrupt);
+  input = gst_aggregator_pad_pop_buffer(pad);
+  g_mutex_unlock(&self->interrupt.lock);
+  return input;
 }
 
 static GstFlowReturn
@@ -563,24 +476,28 @@ gst_opensora_denoise_aggregate(GstAggregator *agg, gboolean timeout)
   GstOpenSoraDenoise *self = GST_OPENSORA_DENOISE(agg);
   g_autoptr(GstPad) sink = gst_element_get_static_pad(GST_ELEMENT(self), "sink");
   GstAggregatorPad *pad = GST_AGGREGATOR_PAD(sink);
-  g_autoptr(GstBuffer) input = gst_aggregator_pad_pop_buffer(pad);
-  g_autoptr(GError) error = NULL;
+  g_autoptr(GCancellable) cancellable = NULL;
+  g_autoptr(GstBuffer) input = next_input(self, pad, &cancellable);
+  GstFlowReturn ret = GST_FLOW_OK;
   GstBuffer *output;
 
-  if (!input)
+  /* A stream that was ended is taken to its end all the same, for those who wait to send. */
+  if (!input || gst_opensora_interrupt_has(&self->interrupt, GST_OPENSORA_ENDED))
     return gst_aggregator_pad_is_eos(pad) ? GST_FLOW_EOS : GST_AGGREGATOR_FLOW_NEED_DATA;
-  if (self->info.fps_n == 0) {
+  if (self->fps_n == 0) {
     GST_ELEMENT_ERROR(self, CORE, NEGOTIATION, (NULL), ("a buffer came before its caps"));
     return GST_FLOW_NOT_NEGOTIATED;
   }
 
-  output = denoise(self, input, &error);
+  output = denoise(self, input, cancellable, &ret);
   if (!output) {
-    if (!g_error_matches(error, G_IO_ERROR, G_IO_ERROR_CANCELLED))
-      return GST_FLOW_ERROR;
+    if (ret != GST_FLOW_FLUSHING)
+      return ret;
     /* After a flush the next clip comes, with or without a break on the other pads; and EOS
      * where the application ends the stream. */
-    return g_atomic_int_get(&self->stopping) ? GST_FLOW_FLUSHING : GST_AGGREGATOR_FLOW_NEED_DATA;
+    return gst_opensora_interrupt_has(&self->interrupt, GST_OPENSORA_STOPPING)
+               ? GST_FLOW_FLUSHING
+               : GST_AGGREGATOR_FLOW_NEED_DATA;
   }
 
   GST_BUFFER_PTS(output) = frame_time(self, self->frames_out);
@@ -602,21 +519,19 @@ gst_opensora_denoise_sink_event(GstAggregator *agg, GstAggregatorPad *pad, GstEv
   switch (GST_EVENT_TYPE(event)) {
   case GST_EVENT_FLUSH_START:
     /* Has to stop a clip that is being denoised before the parent waits for it. */
-    if (!is_reference(pad))
-      g_cancellable_cancel(self->cancellable);
+    if (!GST_IS_OPENSORA_REFERENCE_PAD(pad))
+      gst_opensora_interrupt_raise(&self->interrupt, GST_OPENSORA_FLUSHING);
     break;
   case GST_EVENT_FLUSH_STOP:
-    if (is_reference(pad))
-      forget_reference(GST_PAD(pad));
-    else
-      g_cancellable_reset(self->cancellable);
+    if (!GST_IS_OPENSORA_REFERENCE_PAD(pad))
+      gst_opensora_interrupt_lower(&self->interrupt, GST_OPENSORA_FLUSHING | GST_OPENSORA_ENDED);
     break;
   case GST_EVENT_CUSTOM_DOWNSTREAM_OOB:
-    if (!is_reference(pad) && gst_event_has_name(event, GST_OPENSORA_END_EVENT))
-      g_cancellable_cancel(self->cancellable); /* for the clips in the queue, too */
+    if (!GST_IS_OPENSORA_REFERENCE_PAD(pad) && gst_event_has_name(event, GST_OPENSORA_END_EVENT))
+      gst_opensora_interrupt_raise(&self->interrupt, GST_OPENSORA_ENDED);
     break;
   case GST_EVENT_CAPS: /* may have another frame rate */
-    if (!is_reference(pad))
+    if (!GST_IS_OPENSORA_REFERENCE_PAD(pad))
       gst_pad_mark_reconfigure(agg->srcpad);
     break;
   case GST_EVENT_GAP: /* no clip; the parent would make an empty buffer of it */
@@ -634,11 +549,22 @@ gst_opensora_denoise_flush(GstAggregator *agg)
 {
   GstOpenSoraDenoise *self = GST_OPENSORA_DENOISE(agg);
 
-  g_cancellable_reset(self->cancellable);
   GST_OBJECT_LOCK(self);
   self->frames_out = 0;
   GST_OBJECT_UNLOCK(self);
   return GST_FLOW_OK;
+}
+
+/* What came and comes from now on is dropped until EOS: the sources before us may be waiting for us
+ * to take what they have, and hear of nothing until the clip at hand is done. */
+static gboolean
+gst_opensora_denoise_send_event(GstElement *element, GstEvent *event)
+{
+  if (GST_EVENT_TYPE(event) != GST_EVENT_EOS && !gst_event_has_name(event, GST_OPENSORA_END_EVENT))
+    return GST_ELEMENT_CLASS(gst_opensora_denoise_parent_class)->send_event(element, event);
+  gst_event_unref(event);
+  gst_opensora_interrupt_raise(&GST_OPENSORA_DENOISE(element)->interrupt, GST_OPENSORA_ENDED);
+  return TRUE;
 }
 
 static gboolean
@@ -649,7 +575,7 @@ gst_opensora_denoise_start(GstAggregator *agg)
   GError *error = NULL;
   guint width, height;
 
-  if (!gst_opensora_model_open(&self->model, GST_ELEMENT(self)))
+  if (!gst_opensora_model_open(&self->model, GST_ELEMENT(self), GST_OPENSORA_MMDIT_FILES))
     return FALSE;
   if (!gst_opensora_sampling_get_size(&self->sampling, GST_ELEMENT(self),
                                       osr_model_get_dir(self->model.model), &width, &height,
@@ -659,9 +585,16 @@ gst_opensora_denoise_start(GstAggregator *agg)
     return FALSE;
   }
   gst_segment_init(segment, GST_FORMAT_TIME);
-  g_cancellable_reset(self->cancellable);
-  g_atomic_int_set(&self->stopping, FALSE);
+  gst_opensora_interrupt_lower(&self->interrupt, GST_OPENSORA_ANY_REASON);
   self->frames_out = 0;
+  return TRUE;
+}
+
+static gboolean
+forget_reference(GstElement *element, GstPad *pad, gpointer user_data)
+{
+  if (GST_IS_OPENSORA_REFERENCE_PAD(pad))
+    gst_opensora_reference_pad_forget(GST_OPENSORA_REFERENCE_PAD(pad));
   return TRUE;
 }
 
@@ -671,12 +604,10 @@ gst_opensora_denoise_stop(GstAggregator *agg)
   GstOpenSoraDenoise *self = GST_OPENSORA_DENOISE(agg);
 
   gst_opensora_model_close(&self->model, GST_ELEMENT(self));
+  gst_element_foreach_sink_pad(GST_ELEMENT(self), forget_reference, NULL);
   GST_OBJECT_LOCK(self);
-  gst_video_info_init(&self->info);
-  self->info.fps_n = 0;
+  self->width = self->height = self->fps_n = self->fps_d = 0;
   self->frames = 0;
-  for (GList *l = GST_ELEMENT(self)->sinkpads; l; l = l->next)
-    forget_reference(l->data);
   GST_OBJECT_UNLOCK(self);
   return TRUE;
 }
@@ -684,12 +615,8 @@ gst_opensora_denoise_stop(GstAggregator *agg)
 static GstStateChangeReturn
 gst_opensora_denoise_change_state(GstElement *element, GstStateChange transition)
 {
-  GstOpenSoraDenoise *self = GST_OPENSORA_DENOISE(element);
-
-  if (transition == GST_STATE_CHANGE_PAUSED_TO_READY) {
-    g_atomic_int_set(&self->stopping, TRUE);
-    g_cancellable_cancel(self->cancellable);
-  }
+  if (transition == GST_STATE_CHANGE_PAUSED_TO_READY)
+    gst_opensora_interrupt_raise(&GST_OPENSORA_DENOISE(element)->interrupt, GST_OPENSORA_STOPPING);
   return GST_ELEMENT_CLASS(gst_opensora_denoise_parent_class)->change_state(element, transition);
 }
 
@@ -702,9 +629,10 @@ gst_opensora_denoise_create_new_pad(GstAggregator *agg, GstPadTemplate *templ, c
   guint n;
 
   GST_OBJECT_LOCK(self);
-  if (GST_ELEMENT(self)->numsinkpads > MAX_REFERENCES) {
+  if (GST_ELEMENT(self)->numsinkpads > GST_OPENSORA_MAX_REFERENCES) {
     GST_OBJECT_UNLOCK(self);
-    GST_WARNING_OBJECT(self, "no condition takes more than %u references", MAX_REFERENCES);
+    GST_WARNING_OBJECT(self, "no condition takes more than %u references",
+                       GST_OPENSORA_MAX_REFERENCES);
     return NULL;
   }
   if (name && sscanf(name, "reference_%u", &n) == 1)
@@ -713,7 +641,7 @@ gst_opensora_denoise_create_new_pad(GstAggregator *agg, GstPadTemplate *templ, c
     n = self->next_reference++;
   GST_OBJECT_UNLOCK(self);
   pad_name = g_strdup_printf("reference_%u", n);
-  return g_object_new(GST_TYPE_AGGREGATOR_PAD, "name", pad_name, "direction", GST_PAD_SINK,
+  return g_object_new(GST_TYPE_OPENSORA_REFERENCE_PAD, "name", pad_name, "direction", GST_PAD_SINK,
                       "template", templ, NULL);
 }
 
@@ -723,42 +651,23 @@ gst_opensora_denoise_set_property(GObject *object, guint id, const GValue *value
   GstOpenSoraDenoise *self = GST_OPENSORA_DENOISE(object);
   GstElement *element = GST_ELEMENT(object);
 
-  switch (id) {
-  case PROP_MODEL_LOCATION:
-    gst_opensora_model_set_location(&self->model, element, value);
-    break;
-  case PROP_DEVICE:
-    gst_opensora_model_set_device(&self->model, element, value);
-    break;
-  default:
-    if (!gst_opensora_sampling_set_property(&self->sampling, element, id - PROP_SAMPLING, value))
-      G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, pspec);
-    else if (id - PROP_SAMPLING >= GST_OPENSORA_SAMPLING_PROP_NUM_FRAMES)
-      gst_pad_mark_reconfigure(GST_AGGREGATOR_SRC_PAD(GST_AGGREGATOR(self)));
-  }
+  if (gst_opensora_model_set_property(&self->model, element, id - PROP_MODEL, value))
+    return;
+  if (!gst_opensora_sampling_set_property(&self->sampling, element, id - PROP_SAMPLING, value))
+    G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, pspec);
+  else if (id - PROP_SAMPLING >= GST_OPENSORA_SAMPLING_PROP_NUM_FRAMES)
+    gst_pad_mark_reconfigure(GST_AGGREGATOR_SRC_PAD(GST_AGGREGATOR(self)));
 }
 
 static void
 gst_opensora_denoise_get_property(GObject *object, guint id, GValue *value, GParamSpec *pspec)
 {
   GstOpenSoraDenoise *self = GST_OPENSORA_DENOISE(object);
+  GstElement *element = GST_ELEMENT(object);
 
-  switch (id) {
-  case PROP_MODEL_LOCATION:
-    GST_OBJECT_LOCK(self);
-    g_value_set_string(value, self->model.location);
-    GST_OBJECT_UNLOCK(self);
-    break;
-  case PROP_DEVICE:
-    GST_OBJECT_LOCK(self);
-    g_value_set_string(value, self->model.device);
-    GST_OBJECT_UNLOCK(self);
-    break;
-  default:
-    if (!gst_opensora_sampling_get_property(&self->sampling, GST_ELEMENT(self), id - PROP_SAMPLING,
-                                            value))
-      G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, pspec);
-  }
+  if (!gst_opensora_model_get_property(&self->model, element, id - PROP_MODEL, value) &&
+      !gst_opensora_sampling_get_property(&self->sampling, element, id - PROP_SAMPLING, value))
+    G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, pspec);
 }
 
 static void
@@ -768,7 +677,7 @@ gst_opensora_denoise_finalize(GObject *object)
 
   gst_opensora_model_clear(&self->model);
   gst_opensora_sampling_clear(&self->sampling);
-  g_object_unref(self->cancellable);
+  gst_opensora_interrupt_clear(&self->interrupt);
   G_OBJECT_CLASS(gst_opensora_denoise_parent_class)->finalize(object);
 }
 
@@ -782,7 +691,7 @@ gst_opensora_denoise_class_init(GstOpenSoraDenoiseClass *klass)
   object_class->set_property = gst_opensora_denoise_set_property;
   object_class->get_property = gst_opensora_denoise_get_property;
   object_class->finalize = gst_opensora_denoise_finalize;
-  gst_opensora_model_install_properties(object_class, PROP_MODEL_LOCATION, PROP_DEVICE);
+  gst_opensora_model_install_properties(object_class, PROP_MODEL);
   gst_opensora_sampling_install_properties(object_class, PROP_SAMPLING);
 
   gst_element_class_set_static_metadata(element_class, "Open-Sora denoiser", "Filter/Video",
@@ -791,10 +700,11 @@ gst_opensora_denoise_class_init(GstOpenSoraDenoiseClass *klass)
   gst_element_class_add_static_pad_template_with_gtype(element_class, &sink_template,
                                                        GST_TYPE_AGGREGATOR_PAD);
   gst_element_class_add_static_pad_template_with_gtype(element_class, &reference_template,
-                                                       GST_TYPE_AGGREGATOR_PAD);
+                                                       GST_TYPE_OPENSORA_REFERENCE_PAD);
   gst_element_class_add_static_pad_template_with_gtype(element_class, &src_template,
                                                        GST_TYPE_AGGREGATOR_PAD);
 
+  element_class->send_event = gst_opensora_denoise_send_event;
   element_class->change_state = gst_opensora_denoise_change_state;
   agg_class->start = gst_opensora_denoise_start;
   agg_class->stop = gst_opensora_denoise_stop;
@@ -817,9 +727,10 @@ gst_opensora_denoise_init(GstOpenSoraDenoise *self)
 
   gst_opensora_model_init(&self->model);
   gst_opensora_sampling_init(&self->sampling);
-  self->cancellable = g_cancellable_new();
-  gst_video_info_init(&self->info);
-  self->info.fps_n = 0;
+  gst_opensora_interrupt_init(&self->interrupt);
+  /* Bins hand EOS of the application to their sources. The work of a clip is begun by the
+   * prompt's source but done here, and here it has to be ended. */
+  GST_OBJECT_FLAG_SET(self, GST_ELEMENT_FLAG_SOURCE);
 
   gst_element_add_pad(GST_ELEMENT(self),
                       g_object_new(GST_TYPE_AGGREGATOR_PAD, "name", "sink", "direction",

@@ -43,6 +43,16 @@ gst_opensora_condition_get_type(void)
   return type;
 }
 
+const char *
+gst_opensora_condition_nick(gint condition)
+{
+  GEnumClass *klass = g_type_class_ref(GST_TYPE_OPENSORA_CONDITION);
+  const GEnumValue *value = g_enum_get_value(klass, condition);
+
+  g_type_class_unref(klass); /* the type and its static values stay */
+  return value ? value->value_nick : NULL;
+}
+
 void
 gst_opensora_sampling_init(GstOpenSoraSampling *self)
 {
@@ -325,9 +335,99 @@ gst_opensora_sampling_get_size(GstOpenSoraSampling *self, GstElement *element,
   return osr_aspect_size(resolution, aspect_ratio ? aspect_ratio : "16:9", width, height, error);
 }
 
+/* The possible sizes around @size, the same twice if it is too small or too large. */
+static void
+nearest_sizes(guint size, guint *below, guint *above)
+{
+  const guint unit = GST_OPENSORA_SIZE_UNIT;
+
+  size = CLAMP(size, unit, GST_OPENSORA_MAX_SIZE);
+  *below = size / unit * unit;
+  *above = (size + unit - 1) / unit * unit;
+}
+
+static gboolean
+size_is_possible(guint size)
+{
+  return size >= GST_OPENSORA_SIZE_UNIT && size <= GST_OPENSORA_MAX_SIZE &&
+         size % GST_OPENSORA_SIZE_UNIT == 0;
+}
+
+/* Appends "width 500 (the nearest are 496 and 512)". */
+static void
+describe_size(GString *text, const char *what, guint size)
+{
+  guint below, above;
+
+  nearest_sizes(size, &below, &above);
+  g_string_append_printf(text, "%s%s %u (the nearest %s %u", text->len > 0 ? ", " : "", what, size,
+                         below == above ? "is" : "are", below);
+  if (below != above)
+    g_string_append_printf(text, " and %u", above);
+  g_string_append_c(text, ')');
+}
+
+#define POSSIBLE_SIZES                                                                             \
+  "widths and heights are multiples of " G_STRINGIFY(                                              \
+      GST_OPENSORA_SIZE_UNIT) " up to " G_STRINGIFY(GST_OPENSORA_MAX_SIZE)
+
+char *
+gst_opensora_sampling_describe_impossible(const GstCaps *caps)
+{
+  static const char *const names[] = { "width", "height" };
+  g_autoptr(GString) text = g_string_new(NULL);
+  const GstStructure *s;
+  gint value, fps_n, fps_d;
+
+  if (gst_caps_is_any(caps) || gst_caps_is_empty(caps))
+    return NULL;
+  s = gst_caps_get_structure(caps, 0);
+  for (guint i = 0; i < G_N_ELEMENTS(names); i++)
+    if (gst_structure_get_int(s, names[i], &value) && !size_is_possible((guint) MAX(value, 0)))
+      describe_size(text, names[i], (guint) MAX(value, 0));
+  if (text->len > 0)
+    return g_strdup_printf("%s cannot be generated: " POSSIBLE_SIZES ".", text->str);
+  if (gst_structure_get_fraction(s, "framerate", &fps_n, &fps_d) &&
+      (gst_util_fraction_compare(fps_n, fps_d, 1, 1) < 0 ||
+       gst_util_fraction_compare(fps_n, fps_d, 240, 1) > 0))
+    return g_strdup_printf("%d/%d frames a second cannot be generated: 1 to 240 can.", fps_n,
+                           fps_d);
+  return NULL;
+}
+
+/* For sizes that the properties ask for, 0 where they do not. */
+static gboolean
+check_size(guint width, guint height, GError **error)
+{
+  g_autoptr(GString) text = g_string_new(NULL);
+  const double largest = MAX(width, height);
+
+  if (width && !size_is_possible(width))
+    describe_size(text, "width", width);
+  if (height && !size_is_possible(height))
+    describe_size(text, "height", height);
+  if (text->len == 0)
+    return TRUE;
+  if (width && height && largest > GST_OPENSORA_MAX_SIZE) {
+    const double factor = GST_OPENSORA_MAX_SIZE / largest;
+    guint w, h, unused;
+
+    nearest_sizes((guint) (width * factor), &w, &unused);
+    nearest_sizes((guint) (height * factor), &h, &unused);
+    g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
+                "frames of %u x %u are too large: no side can be above %d, of this shape the "
+                "largest are %u x %u",
+                width, height, GST_OPENSORA_MAX_SIZE, w, h);
+    return FALSE;
+  }
+  g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT, "%s is not possible: " POSSIBLE_SIZES,
+              text->str);
+  return FALSE;
+}
+
 /* "width 64", "64 x 48" */
 static char *
-describe_size(guint width, guint height)
+size_to_string(guint width, guint height)
 {
   if (width && height)
     return g_strdup_printf("%u x %u", width, height);
@@ -360,18 +460,18 @@ gst_opensora_sampling_fixate_caps(GstOpenSoraSampling *self, GstElement *element
   GstStructure *s;
 
   gst_opensora_sampling_get_params(self, element, dir, &params, &condition);
-  if (!gst_opensora_sampling_get_size(self, element, dir, &width, &height, error)) {
+  if (!gst_opensora_sampling_get_size(self, element, dir, &width, &height, error) ||
+      !check_size(width, height, error)) {
     gst_caps_unref(caps);
     return NULL;
   }
   if (width || height)
     caps = restrict_size(caps, width, height);
   if (gst_caps_is_empty(caps)) {
-    g_autofree char *size = describe_size(width, height);
+    g_autofree char *size = size_to_string(width, height);
 
     g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
-                "frames of %s were asked for, but width and height have to be multiples of 16 that "
-                "the elements after the decoder take",
+                "frames of %s were asked for, but the elements after the decoder do not take them",
                 size);
     gst_caps_unref(caps);
     return NULL;

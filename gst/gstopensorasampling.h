@@ -51,6 +51,9 @@ enum {
   GST_OPENSORA_SAMPLING_N_PROPS
 };
 
+/* "i2v-head": the name of a value of the property "condition". */
+const char *gst_opensora_condition_nick(gint condition);
+
 void gst_opensora_sampling_init(GstOpenSoraSampling *self);
 void gst_opensora_sampling_clear(GstOpenSoraSampling *self);
 /* The properties get the ids first_id + GST_OPENSORA_SAMPLING_PROP_*. */
@@ -66,13 +69,18 @@ void gst_opensora_sampling_get_params(GstOpenSoraSampling *self, GstElement *ele
                                       const OsrModelDir *dir, OsrSamplingParams *params,
                                       gint *condition);
 /* The frame size that the properties ask for, 0 for what they leave open. */
-gboolean
-gst_opensora_sampling_get_size(GstOpenSoraSampling *self, GstElement *element,
-                               const OsrModelDir *dir, guint *width, guint *height, GError **error);
+gboolean gst_opensora_sampling_get_size(GstOpenSoraSampling *self, GstElement *element,
+                                        const OsrModelDir *dir, guint *width, guint *height,
+                                        GError **error);
 /* Fixes size and number of frames in @caps, which are not empty: what the properties want, else
- * nearest to the model's own. NULL with @error if @caps cannot hold what the properties want.
- * (takes @caps) */
+ * nearest to the model's own. NULL with @error if what the properties want is not possible, or
+ * not in @caps. (takes @caps) */
 GstCaps *gst_opensora_sampling_fixate_caps(GstOpenSoraSampling *self, GstElement *element,
                                            const OsrModelDir *dir, GstCaps *caps, GError **error);
+
+/* Why downstream's @caps, whose size is restricted by nothing of ours, cannot be generated: the
+ * widths, heights and frame rates in them that are not possible, and the nearest that are.
+ * NULL: it is not for these. (transfer full) */
+char *gst_opensora_sampling_describe_impossible(const GstCaps *caps);
 
 G_END_DECLS

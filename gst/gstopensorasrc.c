@@ -9,6 +9,9 @@
  * is a picture that the clip begins with. The elements inside are children named "text",
  * "denoise" and "decode" (see #GstChildProxy).
  *
+ * Their progress messages become one progress "generate" a clip, from the prompt (of later clips:
+ * from the denoising) to the last frame. Their element messages "opensora-progress" are theirs.
+ *
  * ## Example launch line
  * |[
  * gst-launch-1.0 opensorasrc prompt="an orange triangle moving up on a black background" !
@@ -55,13 +58,17 @@ struct _GstOpenSoraSrc {
   GstBin parent;
 
   GstElement *child[N_CHILDREN]; /* owned by the bin */
+
+  /* Object lock. */
+  gboolean generating;  /* a clip's progress is open, */
+  guint clip;           /* this one's */
+  gboolean text_counts; /* nothing has been denoised yet */
 };
 
 static GstStaticPadTemplate src_template = GST_STATIC_PAD_TEMPLATE(
     "src", GST_PAD_SRC, GST_PAD_ALWAYS,
-    GST_STATIC_CAPS("video/x-raw, format = { I420, NV12, RGB, RGBx }, "
-                    "width = (int) [ 16, 8192, 16 ], height = (int) [ 16, 8192, 16 ], "
-                    "framerate = (fraction) [ 1/1, 240/1 ]"));
+    GST_STATIC_CAPS(
+        "video/x-raw, format = { I420, NV12, RGB, RGBx }, " GST_OPENSORA_ANY_VIDEO_FIELDS));
 
 G_DEFINE_FINAL_TYPE(GstOpenSoraSrc, gst_opensora_src, GST_TYPE_BIN)
 GST_ELEMENT_REGISTER_DEFINE_WITH_CODE(opensorasrc, "opensorasrc", GST_RANK_NONE,
@@ -95,6 +102,14 @@ gst_opensora_src_get_property(GObject *object, guint id, GValue *value, GParamSp
   g_object_get_property(G_OBJECT(self->child[proxy->child]), proxy->child_property, value);
 }
 
+#define COPY_RANGE(NAME, Name, name_)                                                              \
+  if (G_IS_PARAM_SPEC_##NAME(pspec)) {                                                             \
+    GParamSpec##Name *p = G_PARAM_SPEC_##NAME(pspec);                                              \
+                                                                                                   \
+    return g_param_spec_##name_(name, nick, blurb, p->minimum, p->maximum, p->default_value,       \
+                                flags);                                                            \
+  }
+
 /* A copy of @pspec under another name. */
 static GParamSpec *
 copy_pspec(GParamSpec *pspec, const char *name)
@@ -103,38 +118,25 @@ copy_pspec(GParamSpec *pspec, const char *name)
   GParamFlags flags = (pspec->flags & (G_PARAM_READWRITE | GST_PARAM_MUTABLE_READY |
                                        GST_PARAM_MUTABLE_PAUSED | GST_PARAM_MUTABLE_PLAYING));
 
+  COPY_RANGE(INT, Int, int)
+  COPY_RANGE(UINT, UInt, uint)
+  COPY_RANGE(INT64, Int64, int64)
+  COPY_RANGE(UINT64, UInt64, uint64)
+  COPY_RANGE(DOUBLE, Double, double)
   if (G_IS_PARAM_SPEC_STRING(pspec))
     return g_param_spec_string(name, nick, blurb, G_PARAM_SPEC_STRING(pspec)->default_value, flags);
   if (G_IS_PARAM_SPEC_BOOLEAN(pspec))
     return g_param_spec_boolean(name, nick, blurb, G_PARAM_SPEC_BOOLEAN(pspec)->default_value,
                                 flags);
-  if (G_IS_PARAM_SPEC_INT(pspec)) {
-    GParamSpecInt *p = G_PARAM_SPEC_INT(pspec);
-
-    return g_param_spec_int(name, nick, blurb, p->minimum, p->maximum, p->default_value, flags);
-  }
-  if (G_IS_PARAM_SPEC_UINT(pspec)) {
-    GParamSpecUInt *p = G_PARAM_SPEC_UINT(pspec);
-
-    return g_param_spec_uint(name, nick, blurb, p->minimum, p->maximum, p->default_value, flags);
-  }
-  if (G_IS_PARAM_SPEC_INT64(pspec)) {
-    GParamSpecInt64 *p = G_PARAM_SPEC_INT64(pspec);
-
-    return g_param_spec_int64(name, nick, blurb, p->minimum, p->maximum, p->default_value, flags);
-  }
-  if (G_IS_PARAM_SPEC_DOUBLE(pspec)) {
-    GParamSpecDouble *p = G_PARAM_SPEC_DOUBLE(pspec);
-
-    return g_param_spec_double(name, nick, blurb, p->minimum, p->maximum, p->default_value, flags);
-  }
   if (G_IS_PARAM_SPEC_ENUM(pspec))
     return g_param_spec_enum(name, nick, blurb, pspec->value_type,
                              G_PARAM_SPEC_ENUM(pspec)->default_value, flags);
   if (G_IS_PARAM_SPEC_FLAGS(pspec))
     return g_param_spec_flags(name, nick, blurb, pspec->value_type,
                               G_PARAM_SPEC_FLAGS(pspec)->default_value, flags);
-  return NULL;
+  if (G_IS_PARAM_SPEC_BOXED(pspec))
+    return g_param_spec_boxed(name, nick, blurb, pspec->value_type, flags);
+  g_assert_not_reached(); /* a child has a property of a type that is new here */
 }
 
 /* Installs every property that a child's own class has. One that a child before it has too
@@ -166,13 +168,104 @@ install_child_properties(GObjectClass *klass)
         continue;
       }
       copy = copy_pspec(pspecs[p], own_name);
-      if (!copy)
-        continue;
       g_array_append_vals(proxies, &(Proxy){ .child = i, .child_property = name }, 1);
       g_object_class_install_property(klass, proxies->len, copy);
     }
     g_type_class_unref(child_class);
   }
+}
+
+/* One progress a clip */
+
+/* How far a clip is when a stage begins and when it ends, in percent: nearly all time goes into
+ * denoising. */
+static const struct {
+  const char *stage;
+  int from, to;
+} shares[] = { { "text", 0, 5 }, { "denoise", 5, 90 }, { "decode", 90, 100 } };
+
+/* What a child's progress means for that of the clip: TRUE with the @type and @percent (-1: not
+ * told) to post. Prompts of later clips are encoded while one is being denoised: that is not
+ * told, and does not open a progress, which in PAUSED nothing might ever close. */
+static gboolean
+merge_progress(GstOpenSoraSrc *self, const char *stage, guint clip, gint stage_percent,
+               GstProgressType *type, int *percent)
+{
+  const gboolean text = g_str_equal(stage, "text"), decode = g_str_equal(stage, "decode");
+  gboolean ours;
+
+  *percent = -1;
+  for (guint i = 0; i < G_N_ELEMENTS(shares); i++)
+    if (g_str_equal(stage, shares[i].stage))
+      *percent = shares[i].from + (shares[i].to - shares[i].from) * stage_percent / 100;
+
+  GST_OBJECT_LOCK(self);
+  if (*type == GST_PROGRESS_TYPE_START && !self->generating && !decode &&
+      (!text || self->text_counts)) {
+    self->generating = ours = TRUE;
+    self->clip = clip;
+  } else {
+    ours = self->generating && self->clip == clip;
+    if (*type == GST_PROGRESS_TYPE_START || (*type == GST_PROGRESS_TYPE_COMPLETE && !decode))
+      *type = GST_PROGRESS_TYPE_CONTINUE;
+    else if (ours && *type != GST_PROGRESS_TYPE_CONTINUE)
+      self->generating = FALSE;
+  }
+  if (!text)
+    self->text_counts = FALSE;
+  GST_OBJECT_UNLOCK(self);
+  return ours;
+}
+
+/* (takes @message) */
+static void
+handle_progress(GstOpenSoraSrc *self, GstMessage *message)
+{
+  const GstStructure *s = gst_message_get_structure(message);
+  g_autofree char *stage = NULL;
+  g_autofree char *text = NULL;
+  gint stage_percent = 0;
+  GstProgressType type;
+  GstMessage *merged;
+  GstStructure *fields;
+  guint clip = 0;
+  int percent;
+
+  gst_message_parse_progress(message, &type, &stage, &text);
+  gst_structure_get_uint(s, "clip", &clip);
+  gst_structure_get_int(s, "percent", &stage_percent);
+  if (merge_progress(self, stage, clip, stage_percent, &type, &percent)) {
+    merged = gst_message_new_progress(GST_OBJECT(self), type, "generate", text);
+    fields = gst_message_writable_structure(merged);
+    gst_structure_set(fields, "clip", G_TYPE_UINT, clip, "stage", G_TYPE_STRING, stage, NULL);
+    if (gst_structure_has_field(s, "percent"))
+      gst_structure_set(fields, "percent", G_TYPE_INT, percent, NULL);
+    gst_element_post_message(GST_ELEMENT(self), merged);
+  }
+  gst_message_unref(message);
+}
+
+static void
+gst_opensora_src_handle_message(GstBin *bin, GstMessage *message)
+{
+  if (GST_MESSAGE_TYPE(message) == GST_MESSAGE_PROGRESS)
+    handle_progress(GST_OPENSORA_SRC(bin), message);
+  else
+    GST_BIN_CLASS(gst_opensora_src_parent_class)->handle_message(bin, message);
+}
+
+static GstStateChangeReturn
+gst_opensora_src_change_state(GstElement *element, GstStateChange transition)
+{
+  GstOpenSoraSrc *self = GST_OPENSORA_SRC(element);
+
+  if (transition == GST_STATE_CHANGE_READY_TO_PAUSED) {
+    GST_OBJECT_LOCK(self);
+    self->generating = FALSE;
+    self->text_counts = TRUE;
+    GST_OBJECT_UNLOCK(self);
+  }
+  return GST_ELEMENT_CLASS(gst_opensora_src_parent_class)->change_state(element, transition);
 }
 
 static void
@@ -189,6 +282,9 @@ gst_opensora_src_class_init(GstOpenSoraSrcClass *klass)
                                         "Generates video from a prompt",
                                         "The gst-opensora authors");
   gst_element_class_add_static_pad_template(element_class, &src_template);
+
+  element_class->change_state = gst_opensora_src_change_state;
+  GST_BIN_CLASS(klass)->handle_message = gst_opensora_src_handle_message;
 }
 
 static void

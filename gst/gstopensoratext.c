@@ -147,7 +147,7 @@ gst_opensora_text_encode(GstOpenSoraText *self, GstElement *element, OsrModel *m
   g_autofree char *text = NULL;
   OsrTensor *tensors[4] = { NULL };
   GstOpenSoraProgress progress;
-  GstOpenSoraClipMeta *meta;
+  GstStructure *meta;
   GError *error = NULL;
   gboolean decorate;
   gint64 seed;
@@ -182,31 +182,25 @@ gst_opensora_text_encode(GstOpenSoraText *self, GstElement *element, OsrModel *m
                   cancellable, &error);
   if (ok) {
     *buffer = gst_opensora_buffer_new(tensors, G_N_ELEMENTS(tensors));
-    meta = gst_buffer_add_opensora_clip_meta(*buffer);
-    meta->prompt = g_strdup(clip->prompt);
-    meta->negative_prompt = g_steal_pointer(&negative);
-    meta->model = g_strdup(dir->name);
-    meta->reference = g_strdup(clip->reference);
-    meta->clip = clip->clip;
-    meta->seed = (guint64) seed;
-    meta->fps_n = clip->fps_n;
-    meta->fps_d = clip->fps_d;
-    meta->motion_score = decorate ? score : 0;
+    meta = gst_opensora_clip_meta_add(*buffer, NULL);
+    gst_structure_set(meta, "prompt", G_TYPE_STRING, clip->prompt, "model", G_TYPE_STRING,
+                      dir->name, "clip", G_TYPE_UINT, clip->clip, "seed", G_TYPE_UINT64,
+                      (guint64) seed, "framerate", GST_TYPE_FRACTION, clip->fps_n, clip->fps_d,
+                      "decorate", G_TYPE_BOOLEAN, decorate, "motion-score", G_TYPE_UINT,
+                      decorate ? score : 0, NULL);
+    if (negative && *negative)
+      gst_structure_set(meta, "negative-prompt", G_TYPE_STRING, negative, NULL);
+    if (clip->reference)
+      gst_structure_set(meta, "reference", G_TYPE_STRING, clip->reference, NULL);
     GST_BUFFER_OFFSET(*buffer) = clip->clip;
     GST_BUFFER_OFFSET_END(*buffer) = clip->clip + 1;
   }
   for (guint i = 0; i < G_N_ELEMENTS(tensors); i++)
     g_clear_pointer(&tensors[i], osr_tensor_unref);
 
-  if (!ok) {
-    GError *copy = g_error_copy(error);
-    GstFlowReturn ret = gst_opensora_post_error(element, error);
-
-    gst_opensora_progress_end(&progress, copy);
-    g_error_free(copy);
-    return ret;
-  }
-  gst_opensora_progress_end(&progress, NULL);
+  if (!ok)
+    return gst_opensora_progress_fail(&progress, error);
+  gst_opensora_progress_complete(&progress);
   GST_INFO_OBJECT(element, "clip %u: \"%s\", seed %" G_GINT64_FORMAT, clip->clip, text, seed);
   return GST_FLOW_OK;
 }
@@ -214,8 +208,7 @@ gst_opensora_text_encode(GstOpenSoraText *self, GstElement *element, OsrModel *m
 GstCaps *
 gst_opensora_text_caps(OsrModel *model)
 {
-  GstCaps *caps = gst_caps_from_string(GST_OPENSORA_CONDITIONING_CAPS
-                                       ", framerate = (fraction) [ 1/1, 240/1 ]");
+  GstCaps *caps = gst_caps_from_string(GST_OPENSORA_CONDITIONING_CAPS ", " GST_OPENSORA_RATE_FIELD);
 
   if (model)
     gst_caps_set_simple(caps, "family", G_TYPE_STRING, osr_model_get_dir(model)->family, NULL);

@@ -37,8 +37,8 @@ void gst_opensora_text_install_properties(GObjectClass *klass, guint first_id);
 /* @id relative to first_id; FALSE if it is none of ours. */
 gboolean gst_opensora_text_set_property(GstOpenSoraText *self, GstElement *element, guint id,
                                         const GValue *value);
-gboolean
-gst_opensora_text_get_property(GstOpenSoraText *self, GstElement *element, guint id, GValue *value);
+gboolean gst_opensora_text_get_property(GstOpenSoraText *self, GstElement *element, guint id,
+                                        GValue *value);
 
 /* One prompt to be encoded. */
 typedef struct {

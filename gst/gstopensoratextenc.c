@@ -18,6 +18,7 @@
  */
 #include <gst/base/gstbasetransform.h>
 
+#include "gstopensorainterrupt.h"
 #include "gstopensoratext.h"
 
 GST_DEBUG_CATEGORY_STATIC(gst_opensora_text_enc_debug);
@@ -25,9 +26,8 @@ GST_DEBUG_CATEGORY_STATIC(gst_opensora_text_enc_debug);
 
 enum {
   PROP_0,
-  PROP_MODEL_LOCATION,
-  PROP_DEVICE,
-  PROP_TEXT, /* and the GST_OPENSORA_TEXT_N_PROPS - 1 ids after it */
+  PROP_MODEL, /* and the GST_OPENSORA_MODEL_N_PROPS - 1 ids after it */
+  PROP_TEXT = PROP_MODEL + GST_OPENSORA_MODEL_N_PROPS, /* likewise */
 };
 
 #define GST_TYPE_OPENSORA_TEXT_ENC (gst_opensora_text_enc_get_type())
@@ -40,7 +40,7 @@ struct _GstOpenSoraTextEnc {
   GstOpenSoraModel model;
   GstOpenSoraText text;
 
-  GCancellable *cancellable;
+  GstOpenSoraInterrupt interrupt;
   char *prompt; /* of the input buffer at hand, NULL when all its samples are out */
   guint next_sample, next_clip;
   gint fps_n, fps_d;
@@ -51,7 +51,7 @@ static GstStaticPadTemplate sink_template = GST_STATIC_PAD_TEMPLATE(
 
 static GstStaticPadTemplate src_template = GST_STATIC_PAD_TEMPLATE(
     "src", GST_PAD_SRC, GST_PAD_ALWAYS,
-    GST_STATIC_CAPS(GST_OPENSORA_CONDITIONING_CAPS ", framerate = (fraction) [ 1/1, 240/1 ]"));
+    GST_STATIC_CAPS(GST_OPENSORA_CONDITIONING_CAPS ", " GST_OPENSORA_RATE_FIELD));
 
 G_DEFINE_FINAL_TYPE(GstOpenSoraTextEnc, gst_opensora_text_enc, GST_TYPE_BASE_TRANSFORM)
 GST_ELEMENT_REGISTER_DEFINE_WITH_CODE(opensoratextenc, "opensoratextenc", GST_RANK_NONE,
@@ -67,39 +67,20 @@ gst_opensora_text_enc_set_property(GObject *object, guint id, const GValue *valu
   GstOpenSoraTextEnc *self = GST_OPENSORA_TEXT_ENC(object);
   GstElement *element = GST_ELEMENT(object);
 
-  switch (id) {
-  case PROP_MODEL_LOCATION:
-    gst_opensora_model_set_location(&self->model, element, value);
-    break;
-  case PROP_DEVICE:
-    gst_opensora_model_set_device(&self->model, element, value);
-    break;
-  default:
-    if (!gst_opensora_text_set_property(&self->text, element, id - PROP_TEXT, value))
-      G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, pspec);
-  }
+  if (!gst_opensora_model_set_property(&self->model, element, id - PROP_MODEL, value) &&
+      !gst_opensora_text_set_property(&self->text, element, id - PROP_TEXT, value))
+    G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, pspec);
 }
 
 static void
 gst_opensora_text_enc_get_property(GObject *object, guint id, GValue *value, GParamSpec *pspec)
 {
   GstOpenSoraTextEnc *self = GST_OPENSORA_TEXT_ENC(object);
+  GstElement *element = GST_ELEMENT(object);
 
-  switch (id) {
-  case PROP_MODEL_LOCATION:
-    GST_OBJECT_LOCK(self);
-    g_value_set_string(value, self->model.location);
-    GST_OBJECT_UNLOCK(self);
-    break;
-  case PROP_DEVICE:
-    GST_OBJECT_LOCK(self);
-    g_value_set_string(value, self->model.device);
-    GST_OBJECT_UNLOCK(self);
-    break;
-  default:
-    if (!gst_opensora_text_get_property(&self->text, GST_ELEMENT(object), id - PROP_TEXT, value))
-      G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, pspec);
-  }
+  if (!gst_opensora_model_get_property(&self->model, element, id - PROP_MODEL, value) &&
+      !gst_opensora_text_get_property(&self->text, element, id - PROP_TEXT, value))
+    G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, pspec);
 }
 
 static gboolean
@@ -107,12 +88,12 @@ gst_opensora_text_enc_start(GstBaseTransform *trans)
 {
   GstOpenSoraTextEnc *self = GST_OPENSORA_TEXT_ENC(trans);
 
-  if (!gst_opensora_model_open(&self->model, GST_ELEMENT(self)))
+  if (!gst_opensora_model_open(&self->model, GST_ELEMENT(self), GST_OPENSORA_TEXT_FILES))
     return FALSE;
   self->next_sample = self->next_clip = 0;
   self->fps_n = (gint) osr_model_get_dir(self->model.model)->fps;
   self->fps_d = 1;
-  g_cancellable_reset(self->cancellable);
+  gst_opensora_interrupt_lower(&self->interrupt, GST_OPENSORA_ANY_REASON);
   return TRUE;
 }
 
@@ -135,13 +116,7 @@ gst_opensora_text_enc_transform_caps(GstBaseTransform *trans, GstPadDirection di
   GstCaps *other = direction == GST_PAD_SINK ? gst_opensora_text_caps(model)
                                              : gst_static_pad_template_get_caps(&sink_template);
 
-  if (filter) {
-    GstCaps *filtered = gst_caps_intersect_full(filter, other, GST_CAPS_INTERSECT_FIRST);
-
-    gst_caps_unref(other);
-    other = filtered;
-  }
-  return other;
+  return gst_opensora_filter_caps(other, filter);
 }
 
 static GstCaps *
@@ -214,6 +189,7 @@ static GstFlowReturn
 gst_opensora_text_enc_generate(GstBaseTransform *trans, GstBuffer **output)
 {
   GstOpenSoraTextEnc *self = GST_OPENSORA_TEXT_ENC(trans);
+  g_autoptr(GCancellable) cancellable = NULL;
   GstOpenSoraTextClip clip = { 0 };
   GstFlowReturn ret;
   guint num_samples;
@@ -225,13 +201,14 @@ gst_opensora_text_enc_generate(GstBaseTransform *trans, GstBuffer **output)
   if (!self->prompt || self->next_sample >= num_samples)
     return GST_FLOW_OK;
 
+  cancellable = gst_opensora_interrupt_begin(&self->interrupt);
   clip.prompt = self->prompt;
   clip.clip = self->next_clip;
   clip.sample = self->next_sample;
   clip.fps_n = self->fps_n;
   clip.fps_d = self->fps_d;
   ret = gst_opensora_text_encode(&self->text, GST_ELEMENT(self), self->model.model, &clip,
-                                 self->cancellable, output);
+                                 cancellable, output);
   if (ret == GST_FLOW_OK) {
     self->next_sample++;
     self->next_clip++;
@@ -246,10 +223,10 @@ gst_opensora_text_enc_sink_event(GstBaseTransform *trans, GstEvent *event)
 
   switch (GST_EVENT_TYPE(event)) {
   case GST_EVENT_FLUSH_START:
-    g_cancellable_cancel(self->cancellable);
+    gst_opensora_interrupt_raise(&self->interrupt, GST_OPENSORA_FLUSHING);
     break;
   case GST_EVENT_FLUSH_STOP:
-    g_cancellable_reset(self->cancellable);
+    gst_opensora_interrupt_lower(&self->interrupt, GST_OPENSORA_FLUSHING);
     g_clear_pointer(&self->prompt, g_free);
     break;
   case GST_EVENT_SEGMENT:
@@ -277,7 +254,7 @@ static GstStateChangeReturn
 gst_opensora_text_enc_change_state(GstElement *element, GstStateChange transition)
 {
   if (transition == GST_STATE_CHANGE_PAUSED_TO_READY)
-    g_cancellable_cancel(GST_OPENSORA_TEXT_ENC(element)->cancellable);
+    gst_opensora_interrupt_raise(&GST_OPENSORA_TEXT_ENC(element)->interrupt, GST_OPENSORA_STOPPING);
   return GST_ELEMENT_CLASS(gst_opensora_text_enc_parent_class)->change_state(element, transition);
 }
 
@@ -289,7 +266,7 @@ gst_opensora_text_enc_finalize(GObject *object)
   gst_opensora_model_clear(&self->model);
   gst_opensora_text_clear(&self->text);
   g_free(self->prompt);
-  g_object_unref(self->cancellable);
+  gst_opensora_interrupt_clear(&self->interrupt);
   G_OBJECT_CLASS(gst_opensora_text_enc_parent_class)->finalize(object);
 }
 
@@ -304,7 +281,7 @@ gst_opensora_text_enc_class_init(GstOpenSoraTextEncClass *klass)
   object_class->get_property = gst_opensora_text_enc_get_property;
   object_class->finalize = gst_opensora_text_enc_finalize;
 
-  gst_opensora_model_install_properties(object_class, PROP_MODEL_LOCATION, PROP_DEVICE);
+  gst_opensora_model_install_properties(object_class, PROP_MODEL);
   gst_opensora_text_install_properties(object_class, PROP_TEXT);
 
   gst_element_class_set_static_metadata(element_class, "Open-Sora text encoder", "Encoder/Text",
@@ -331,7 +308,7 @@ gst_opensora_text_enc_init(GstOpenSoraTextEnc *self)
 {
   gst_opensora_model_init(&self->model);
   gst_opensora_text_init(&self->text);
-  self->cancellable = g_cancellable_new();
+  gst_opensora_interrupt_init(&self->interrupt);
   /* The base class takes an element without transform() for a passthrough. */
   gst_base_transform_set_passthrough(GST_BASE_TRANSFORM(self), FALSE);
   gst_base_transform_set_qos_enabled(GST_BASE_TRANSFORM(self), FALSE);

@@ -17,6 +17,7 @@
  */
 #include <gst/base/gstpushsrc.h>
 
+#include "gstopensorainterrupt.h"
 #include "gstopensoratext.h"
 
 GST_DEBUG_CATEGORY_STATIC(gst_opensora_text_src_debug);
@@ -24,9 +25,8 @@ GST_DEBUG_CATEGORY_STATIC(gst_opensora_text_src_debug);
 
 enum {
   PROP_0,
-  PROP_MODEL_LOCATION,
-  PROP_DEVICE,
-  PROP_PROMPT,
+  PROP_MODEL, /* and the GST_OPENSORA_MODEL_N_PROPS - 1 ids after it */
+  PROP_PROMPT = PROP_MODEL + GST_OPENSORA_MODEL_N_PROPS,
   PROP_LOCATION,
   PROP_REFERENCE,
   PROP_TEXT, /* and the GST_OPENSORA_TEXT_N_PROPS - 1 ids after it */
@@ -42,8 +42,7 @@ struct _GstOpenSoraTextSrc {
   GstOpenSoraText text;
   char *prompt, *location, *reference;
 
-  GCancellable *cancellable;
-  gint ended;         /* atomic; the application sent EOS */
+  GstOpenSoraInterrupt interrupt;
   GPtrArray *prompts; /* OsrPrompt, from start() to stop(); object lock */
   guint next_prompt, next_sample, next_clip;
   gint fps_n, fps_d;
@@ -51,7 +50,7 @@ struct _GstOpenSoraTextSrc {
 
 static GstStaticPadTemplate src_template = GST_STATIC_PAD_TEMPLATE(
     "src", GST_PAD_SRC, GST_PAD_ALWAYS,
-    GST_STATIC_CAPS(GST_OPENSORA_CONDITIONING_CAPS ", framerate = (fraction) [ 1/1, 240/1 ]"));
+    GST_STATIC_CAPS(GST_OPENSORA_CONDITIONING_CAPS ", " GST_OPENSORA_RATE_FIELD));
 
 G_DEFINE_FINAL_TYPE(GstOpenSoraTextSrc, gst_opensora_text_src, GST_TYPE_PUSH_SRC)
 GST_ELEMENT_REGISTER_DEFINE_WITH_CODE(opensoratextsrc, "opensoratextsrc", GST_RANK_NONE,
@@ -77,12 +76,6 @@ gst_opensora_text_src_set_property(GObject *object, guint id, const GValue *valu
   GstElement *element = GST_ELEMENT(object);
 
   switch (id) {
-  case PROP_MODEL_LOCATION:
-    gst_opensora_model_set_location(&self->model, element, value);
-    break;
-  case PROP_DEVICE:
-    gst_opensora_model_set_device(&self->model, element, value);
-    break;
   case PROP_PROMPT:
     replace_string(self, &self->prompt, value);
     break;
@@ -93,7 +86,8 @@ gst_opensora_text_src_set_property(GObject *object, guint id, const GValue *valu
     replace_string(self, &self->reference, value);
     break;
   default:
-    if (!gst_opensora_text_set_property(&self->text, element, id - PROP_TEXT, value))
+    if (!gst_opensora_model_set_property(&self->model, element, id - PROP_MODEL, value) &&
+        !gst_opensora_text_set_property(&self->text, element, id - PROP_TEXT, value))
       G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, pspec);
   }
 }
@@ -102,16 +96,11 @@ static void
 gst_opensora_text_src_get_property(GObject *object, guint id, GValue *value, GParamSpec *pspec)
 {
   GstOpenSoraTextSrc *self = GST_OPENSORA_TEXT_SRC(object);
+  GstElement *element = GST_ELEMENT(object);
   gboolean known = TRUE;
 
   GST_OBJECT_LOCK(self);
   switch (id) {
-  case PROP_MODEL_LOCATION:
-    g_value_set_string(value, self->model.location);
-    break;
-  case PROP_DEVICE:
-    g_value_set_string(value, self->model.device);
-    break;
   case PROP_PROMPT:
     g_value_set_string(value, self->prompt);
     break;
@@ -125,8 +114,8 @@ gst_opensora_text_src_get_property(GObject *object, guint id, GValue *value, GPa
     known = FALSE;
   }
   GST_OBJECT_UNLOCK(self);
-  if (!known &&
-      !gst_opensora_text_get_property(&self->text, GST_ELEMENT(object), id - PROP_TEXT, value))
+  if (!known && !gst_opensora_model_get_property(&self->model, element, id - PROP_MODEL, value) &&
+      !gst_opensora_text_get_property(&self->text, element, id - PROP_TEXT, value))
     G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, pspec);
 }
 
@@ -167,18 +156,17 @@ gst_opensora_text_src_start(GstBaseSrc *src)
     prompts = g_ptr_array_new_with_free_func((GDestroyNotify) osr_prompt_free);
     g_ptr_array_add(prompts, only);
   }
-  if (!gst_opensora_model_open(&self->model, GST_ELEMENT(self))) {
+  if (!gst_opensora_model_open(&self->model, GST_ELEMENT(self), GST_OPENSORA_TEXT_FILES)) {
     g_ptr_array_unref(prompts);
     return FALSE;
   }
   GST_OBJECT_LOCK(self);
   self->prompts = prompts;
   GST_OBJECT_UNLOCK(self);
-  g_atomic_int_set(&self->ended, FALSE);
   self->next_prompt = self->next_sample = self->next_clip = 0;
   self->fps_n = (gint) osr_model_get_dir(self->model.model)->fps;
   self->fps_d = 1;
-  g_cancellable_reset(self->cancellable);
+  gst_opensora_interrupt_lower(&self->interrupt, GST_OPENSORA_ANY_REASON);
   return TRUE;
 }
 
@@ -225,14 +213,14 @@ gst_opensora_text_src_query(GstBaseSrc *src, GstQuery *query)
 static gboolean
 gst_opensora_text_src_unlock(GstBaseSrc *src)
 {
-  g_cancellable_cancel(GST_OPENSORA_TEXT_SRC(src)->cancellable);
+  gst_opensora_interrupt_raise(&GST_OPENSORA_TEXT_SRC(src)->interrupt, GST_OPENSORA_FLUSHING);
   return TRUE;
 }
 
 static gboolean
 gst_opensora_text_src_unlock_stop(GstBaseSrc *src)
 {
-  g_cancellable_reset(GST_OPENSORA_TEXT_SRC(src)->cancellable);
+  gst_opensora_interrupt_lower(&GST_OPENSORA_TEXT_SRC(src)->interrupt, GST_OPENSORA_FLUSHING);
   return TRUE;
 }
 
@@ -247,8 +235,7 @@ gst_opensora_text_src_send_event(GstElement *element, GstEvent *event)
   if (GST_EVENT_TYPE(event) != GST_EVENT_EOS)
     return GST_ELEMENT_CLASS(gst_opensora_text_src_parent_class)->send_event(element, event);
   gst_event_unref(event);
-  g_atomic_int_set(&self->ended, TRUE);
-  g_cancellable_cancel(self->cancellable);
+  gst_opensora_interrupt_raise(&self->interrupt, GST_OPENSORA_ENDED);
   gst_pad_push_event(GST_BASE_SRC_PAD(self),
                      gst_event_new_custom(GST_EVENT_CUSTOM_DOWNSTREAM_OOB,
                                           gst_structure_new_empty(GST_OPENSORA_END_EVENT)));
@@ -260,15 +247,8 @@ gst_opensora_text_src_get_caps(GstBaseSrc *src, GstCaps *filter)
 {
   GstOpenSoraTextSrc *self = GST_OPENSORA_TEXT_SRC(src);
   g_autoptr(OsrModel) model = gst_opensora_model_ref(&self->model, GST_ELEMENT(self));
-  GstCaps *caps = gst_opensora_text_caps(model);
 
-  if (filter) {
-    GstCaps *filtered = gst_caps_intersect_full(filter, caps, GST_CAPS_INTERSECT_FIRST);
-
-    gst_caps_unref(caps);
-    caps = filtered;
-  }
-  return caps;
+  return gst_opensora_filter_caps(gst_opensora_text_caps(model), filter);
 }
 
 static GstCaps *
@@ -290,6 +270,7 @@ static GstFlowReturn
 gst_opensora_text_src_create(GstPushSrc *src, GstBuffer **buffer)
 {
   GstOpenSoraTextSrc *self = GST_OPENSORA_TEXT_SRC(src);
+  g_autoptr(GCancellable) cancellable = gst_opensora_interrupt_begin(&self->interrupt);
   g_autofree char *reference = NULL;
   GstOpenSoraTextClip clip = { 0 };
   const OsrPrompt *prompt;
@@ -305,7 +286,8 @@ gst_opensora_text_src_create(GstPushSrc *src, GstBuffer **buffer)
     self->next_sample = 0;
     self->next_prompt++;
   }
-  if (self->next_prompt >= self->prompts->len || g_atomic_int_get(&self->ended))
+  if (self->next_prompt >= self->prompts->len ||
+      gst_opensora_interrupt_has(&self->interrupt, GST_OPENSORA_ENDED))
     return GST_FLOW_EOS;
 
   prompt = g_ptr_array_index(self->prompts, self->next_prompt);
@@ -317,12 +299,12 @@ gst_opensora_text_src_create(GstPushSrc *src, GstBuffer **buffer)
   clip.fps_n = self->fps_n;
   clip.fps_d = self->fps_d;
   ret = gst_opensora_text_encode(&self->text, GST_ELEMENT(self), self->model.model, &clip,
-                                 self->cancellable, buffer);
+                                 cancellable, buffer);
   if (ret == GST_FLOW_OK) {
     self->next_sample++;
     self->next_clip++;
   }
-  if (ret == GST_FLOW_FLUSHING && g_atomic_int_get(&self->ended))
+  if (ret == GST_FLOW_FLUSHING && gst_opensora_interrupt_has(&self->interrupt, GST_OPENSORA_ENDED))
     return GST_FLOW_EOS;
   return ret;
 }
@@ -337,7 +319,7 @@ gst_opensora_text_src_finalize(GObject *object)
   g_free(self->prompt);
   g_free(self->location);
   g_free(self->reference);
-  g_object_unref(self->cancellable);
+  gst_opensora_interrupt_clear(&self->interrupt);
   G_OBJECT_CLASS(gst_opensora_text_src_parent_class)->finalize(object);
 }
 
@@ -353,7 +335,7 @@ gst_opensora_text_src_class_init(GstOpenSoraTextSrcClass *klass)
   object_class->get_property = gst_opensora_text_src_get_property;
   object_class->finalize = gst_opensora_text_src_finalize;
 
-  gst_opensora_model_install_properties(object_class, PROP_MODEL_LOCATION, PROP_DEVICE);
+  gst_opensora_model_install_properties(object_class, PROP_MODEL);
   g_object_class_install_property(
       object_class, PROP_PROMPT,
       g_param_spec_string("prompt", "Prompt", "What the clip shall show", NULL, flags));
@@ -362,14 +344,14 @@ gst_opensora_text_src_class_init(GstOpenSoraTextSrcClass *klass)
       g_param_spec_string("location", "Location",
                           "File of prompts instead of \"prompt\": a text file with one prompt a "
                           "line, or a .csv file with a column \"text\" and optionally \"ref\" "
-                          "(reference picture) and \"neg\" (negative prompt)",
+                          "(reference picture or video) and \"neg\" (negative prompt)",
                           NULL, flags));
   g_object_class_install_property(
       object_class, PROP_REFERENCE,
       g_param_spec_string(
           "reference", "Reference",
-          "Picture that the clip shall begin with, as path or URI; a \"ref\" column "
-          "of a prompt file goes before it",
+          "Picture that the clip shall begin with, or video that it shall go on after, as path or "
+          "URI; a \"ref\" column of a prompt file goes before it",
           NULL, G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | GST_PARAM_MUTABLE_PLAYING));
   gst_opensora_text_install_properties(object_class, PROP_TEXT);
 
@@ -395,7 +377,7 @@ gst_opensora_text_src_init(GstOpenSoraTextSrc *self)
 {
   gst_opensora_model_init(&self->model);
   gst_opensora_text_init(&self->text);
-  self->cancellable = g_cancellable_new();
+  gst_opensora_interrupt_init(&self->interrupt);
   gst_base_src_set_format(GST_BASE_SRC(self), GST_FORMAT_TIME);
   gst_base_src_set_live(GST_BASE_SRC(self), FALSE);
   gst_base_src_set_do_timestamp(GST_BASE_SRC(self), FALSE);

@@ -20,6 +20,7 @@
 #include <gst/base/gstbasetransform.h>
 
 #include "gstopensoraclipmeta.h"
+#include "gstopensorainterrupt.h"
 #include "gstopensoravideo.h"
 
 GST_DEBUG_CATEGORY_STATIC(gst_opensora_vae_dec_debug);
@@ -30,9 +31,8 @@ GST_DEBUG_CATEGORY_STATIC(gst_opensora_vae_dec_debug);
 
 enum {
   PROP_0,
-  PROP_MODEL_LOCATION,
-  PROP_DEVICE,
-  PROP_TILING,
+  PROP_MODEL, /* and the GST_OPENSORA_MODEL_N_PROPS - 1 ids after it */
+  PROP_TILING = PROP_MODEL + GST_OPENSORA_MODEL_N_PROPS,
 };
 
 #define GST_TYPE_OPENSORA_VAE_DEC (gst_opensora_vae_dec_get_type())
@@ -45,23 +45,21 @@ struct _GstOpenSoraVaeDec {
   GstOpenSoraModel model;
   guint tiling; /* OsrVaeTiling */
 
-  GCancellable *cancellable;
+  GstOpenSoraInterrupt interrupt;
   GstVideoInfo info;
   OsrTensor *video;  /* [T, H, W, 3] of the clip that is being sent, or NULL */
   GstBuffer *latent; /* what it was decoded from: times and meta */
   guint next_frame, n_frames;
+  GstCaps *refused; /* for want of memory, and told: they come again with the next event */
 };
 
-#define SIZE_FIELDS                                                                                \
-  "width = (int) [ 16, 8192, 16 ], height = (int) [ 16, 8192, 16 ], "                              \
-  "framerate = (fraction) [ 1/1, 240/1 ]"
-
 #define VIDEO_FIELDS                                                                               \
-  SIZE_FIELDS ", pixel-aspect-ratio = (fraction) 1/1, interlace-mode = progressive"
+  GST_OPENSORA_ANY_VIDEO_FIELDS                                                                    \
+  ", pixel-aspect-ratio = (fraction) 1/1, interlace-mode = progressive"
 
-static GstStaticPadTemplate sink_template =
-    GST_STATIC_PAD_TEMPLATE("sink", GST_PAD_SINK, GST_PAD_ALWAYS,
-                            GST_STATIC_CAPS(GST_OPENSORA_LATENT_CAPS ", " SIZE_FIELDS));
+static GstStaticPadTemplate sink_template = GST_STATIC_PAD_TEMPLATE(
+    "sink", GST_PAD_SINK, GST_PAD_ALWAYS,
+    GST_STATIC_CAPS(GST_OPENSORA_LATENT_CAPS ", " GST_OPENSORA_ANY_VIDEO_FIELDS));
 
 static GstStaticPadTemplate src_template = GST_STATIC_PAD_TEMPLATE(
     "src", GST_PAD_SRC, GST_PAD_ALWAYS,
@@ -106,13 +104,9 @@ gst_opensora_vae_dec_set_property(GObject *object, guint id, const GValue *value
 {
   GstOpenSoraVaeDec *self = GST_OPENSORA_VAE_DEC(object);
 
+  if (gst_opensora_model_set_property(&self->model, GST_ELEMENT(self), id - PROP_MODEL, value))
+    return;
   switch (id) {
-  case PROP_MODEL_LOCATION:
-    gst_opensora_model_set_location(&self->model, GST_ELEMENT(self), value);
-    break;
-  case PROP_DEVICE:
-    gst_opensora_model_set_device(&self->model, GST_ELEMENT(self), value);
-    break;
   case PROP_TILING:
     GST_OBJECT_LOCK(self);
     self->tiling = g_value_get_flags(value);
@@ -128,21 +122,17 @@ gst_opensora_vae_dec_get_property(GObject *object, guint id, GValue *value, GPar
 {
   GstOpenSoraVaeDec *self = GST_OPENSORA_VAE_DEC(object);
 
-  GST_OBJECT_LOCK(self);
+  if (gst_opensora_model_get_property(&self->model, GST_ELEMENT(self), id - PROP_MODEL, value))
+    return;
   switch (id) {
-  case PROP_MODEL_LOCATION:
-    g_value_set_string(value, self->model.location);
-    break;
-  case PROP_DEVICE:
-    g_value_set_string(value, self->model.device);
-    break;
   case PROP_TILING:
+    GST_OBJECT_LOCK(self);
     g_value_set_flags(value, self->tiling);
+    GST_OBJECT_UNLOCK(self);
     break;
   default:
     G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, pspec);
   }
-  GST_OBJECT_UNLOCK(self);
 }
 
 static gboolean
@@ -150,8 +140,8 @@ gst_opensora_vae_dec_start(GstBaseTransform *trans)
 {
   GstOpenSoraVaeDec *self = GST_OPENSORA_VAE_DEC(trans);
 
-  g_cancellable_reset(self->cancellable);
-  return gst_opensora_model_open(&self->model, GST_ELEMENT(self));
+  gst_opensora_interrupt_lower(&self->interrupt, GST_OPENSORA_ANY_REASON);
+  return gst_opensora_model_open(&self->model, GST_ELEMENT(self), GST_OPENSORA_VAE_FILES);
 }
 
 static gboolean
@@ -160,6 +150,7 @@ gst_opensora_vae_dec_stop(GstBaseTransform *trans)
   GstOpenSoraVaeDec *self = GST_OPENSORA_VAE_DEC(trans);
 
   drop_clip(self);
+  gst_clear_caps(&self->refused);
   gst_opensora_model_close(&self->model, GST_ELEMENT(self));
   return TRUE;
 }
@@ -196,13 +187,7 @@ gst_opensora_vae_dec_transform_caps(GstBaseTransform *trans, GstPadDirection dir
       gst_caps_set_simple(part, "family", G_TYPE_STRING, osr_model_get_dir(model)->family, NULL);
     other = gst_caps_merge(other, part);
   }
-  if (filter) {
-    GstCaps *filtered = gst_caps_intersect_full(filter, other, GST_CAPS_INTERSECT_FIRST);
-
-    gst_caps_unref(other);
-    other = filtered;
-  }
-  return other;
+  return gst_opensora_filter_caps(other, filter);
 }
 
 static GstCaps *
@@ -224,13 +209,89 @@ gst_opensora_vae_dec_fixate_caps(GstBaseTransform *trans, GstPadDirection direct
   return gst_caps_fixate(othercaps);
 }
 
+static void
+post_too_large(GstOpenSoraVaeDec *self, const OsrModelDir *dir, const char *clip, guint64 needed,
+               guint64 available, guint64 free_bytes, guint64 limit, gboolean can_tile)
+{
+  g_autofree char *needed_text = g_format_size_full(needed, G_FORMAT_SIZE_IEC_UNITS);
+  g_autofree char *available_text = g_format_size_full(available, G_FORMAT_SIZE_IEC_UNITS);
+  g_autofree char *free_text = g_format_size_full(free_bytes, G_FORMAT_SIZE_IEC_UNITS);
+  g_autofree char *limit_text =
+      limit ? g_format_size_full(limit, G_FORMAT_SIZE_IEC_UNITS) : g_strdup("none");
+
+  GST_ELEMENT_ERROR(
+      self, RESOURCE, NO_SPACE_LEFT,
+      ("Not enough memory on %s: to decode %s takes %s, and there are %s (%s free, limit %s). %s a "
+       "smaller or shorter clip takes less.",
+       osr_device_get_name(osr_model_get_device(self->model.model)), clip, needed_text,
+       available_text, free_text, limit_text,
+       can_tile ? "The property tiling of the decoder helps, and" : "Only"),
+      ("model %s", dir->name));
+}
+
+/* Whether the next clips can be decoded at all, before minutes go into making them. What tiles
+ * take is counted without what holds them together: nothing that works is refused. */
+static gboolean
+check_memory(GstOpenSoraVaeDec *self, GstCaps *caps)
+{
+  const OsrModelDir *dir = osr_model_get_dir(self->model.model);
+  OsrDevice *device = osr_model_get_device(self->model.model);
+  const GstStructure *s = gst_caps_get_structure(caps, 0);
+  guint64 needed, available, free_bytes;
+  gint width = 0, height = 0, frames = 1;
+  g_autofree char *clip = NULL;
+  guint t, h, w, tiling;
+  OsrPoolStats stats;
+
+  gst_structure_get_int(s, "width", &width);
+  gst_structure_get_int(s, "height", &height);
+  gst_structure_get_int(s, "frames", &frames);
+  t = (guint) (frames - 1) / dir->vae.time_compression_ratio + 1;
+  h = (guint) height / dir->vae.spatial_compression_ratio;
+  w = (guint) width / dir->vae.spatial_compression_ratio;
+  GST_OBJECT_LOCK(self);
+  tiling = self->tiling;
+  GST_OBJECT_UNLOCK(self);
+  if (tiling & OSR_VAE_TILING_TEMPORAL)
+    t = MIN(t, MAX(dir->vae.sample_tsize / dir->vae.time_compression_ratio, 1));
+  if (tiling & OSR_VAE_TILING_SPATIAL) {
+    h = MIN(h, MAX(dir->vae.sample_size / dir->vae.spatial_compression_ratio, 1));
+    w = MIN(w, MAX(dir->vae.sample_size / dir->vae.spatial_compression_ratio, 1));
+  }
+
+  clip = g_strdup_printf("%d frames of %d x %d", frames, width, height);
+  needed = osr_vae_decode_memory(&dir->vae, t, h, w);
+  if (needed == G_MAXUINT64) {
+    GST_ELEMENT_ERROR(self, STREAM, NOT_IMPLEMENTED, ("Cannot decode %s.", clip),
+                      ("a latent of %u x %u x %u", t, h, w));
+    return FALSE;
+  }
+  /* The engine counts in f32. */
+  needed = needed / sizeof(float) * osr_dtype_size(osr_device_get_dtype(device));
+  if (!gst_opensora_get_free_memory(device, &free_bytes))
+    return TRUE;
+  osr_pool_get_stats(osr_device_get_pool(device), &stats);
+  available = free_bytes + stats.reserved - stats.allocated;
+  if (stats.limit)
+    available = MIN(available, stats.limit - MIN(stats.limit, stats.allocated));
+  GST_DEBUG_OBJECT(self, "%s: %" G_GUINT64_FORMAT " bytes of %" G_GUINT64_FORMAT, clip, needed,
+                   available);
+  if (needed <= available)
+    return TRUE;
+  if (!self->refused || !gst_caps_is_equal(caps, self->refused))
+    post_too_large(self, dir, clip, needed, available, free_bytes, stats.limit,
+                   tiling != (OSR_VAE_TILING_SPATIAL | OSR_VAE_TILING_TEMPORAL));
+  gst_caps_replace(&self->refused, caps);
+  return FALSE;
+}
+
 static gboolean
 gst_opensora_vae_dec_set_caps(GstBaseTransform *trans, GstCaps *incaps, GstCaps *outcaps)
 {
   GstOpenSoraVaeDec *self = GST_OPENSORA_VAE_DEC(trans);
 
   drop_clip(self);
-  return gst_video_info_from_caps(&self->info, outcaps);
+  return gst_video_info_from_caps(&self->info, outcaps) && check_memory(self, incaps);
 }
 
 static gboolean
@@ -249,7 +310,7 @@ static gboolean
 gst_opensora_vae_dec_propose_allocation(GstBaseTransform *trans, GstQuery *decide_query,
                                         GstQuery *query)
 {
-  gst_query_add_allocation_meta(query, GST_OPENSORA_CLIP_META_API_TYPE, NULL);
+  gst_query_add_allocation_meta(query, gst_meta_get_info(GST_OPENSORA_CLIP_META)->api, NULL);
   return TRUE;
 }
 
@@ -344,13 +405,15 @@ gst_opensora_vae_dec_submit(GstBaseTransform *trans, gboolean is_discont, GstBuf
 {
   GstOpenSoraVaeDec *self = GST_OPENSORA_VAE_DEC(trans);
   OsrDevice *device = osr_model_get_device(self->model.model);
-  const GstOpenSoraClipMeta *meta;
+  g_autoptr(GCancellable) cancellable = NULL;
+  const GstStructure *clip;
   g_autoptr(OsrTensor) latent = NULL;
   GstOpenSoraProgress progress;
   DecodeProgress decode = { &progress, 0 };
   GError *error = NULL;
   OsrVaeTiling tiling;
   GstFlowReturn ret;
+  guint number = 0;
   OsrVae *vae;
 
   /* Negotiates where that is due, which has to be between two clips. */
@@ -359,7 +422,9 @@ gst_opensora_vae_dec_submit(GstBaseTransform *trans, gboolean is_discont, GstBuf
   if (ret != GST_FLOW_OK)
     return ret;
   input = g_steal_pointer(&trans->queued_buf);
-  meta = gst_buffer_get_opensora_clip_meta(input);
+  clip = gst_opensora_clip_meta_get(input);
+  if (clip)
+    gst_structure_get_uint(clip, "clip", &number);
 
   drop_clip(self);
   GST_OBJECT_LOCK(self);
@@ -367,13 +432,14 @@ gst_opensora_vae_dec_submit(GstBaseTransform *trans, gboolean is_discont, GstBuf
   GST_OBJECT_UNLOCK(self);
 
   gst_opensora_progress_start(&progress, GST_ELEMENT(self), device, "decode", "Decoding",
-                              meta ? meta->prompt : NULL, meta ? meta->clip : 0);
-  vae = osr_model_get_vae_decoder(self->model.model, self->cancellable, &error);
+                              clip ? gst_structure_get_string(clip, "prompt") : NULL, number);
+  cancellable = gst_opensora_interrupt_begin(&self->interrupt);
+  vae = osr_model_get_vae_decoder(self->model.model, cancellable, &error);
   if (vae)
     latent = gst_opensora_buffer_get_tensor(input, 0, device, osr_device_get_dtype(device), &error);
   if (latent)
     self->video =
-        osr_vae_decode(vae, latent, tiling, on_decode_progress, &decode, self->cancellable, &error);
+        osr_vae_decode(vae, latent, tiling, on_decode_progress, &decode, cancellable, &error);
   if (self->video && (self->video->dims[1] != GST_VIDEO_INFO_HEIGHT(&self->info) ||
                       self->video->dims[2] != GST_VIDEO_INFO_WIDTH(&self->info))) {
     g_set_error(&error, OSR_ERROR, OSR_ERROR_SHAPE,
@@ -384,20 +450,16 @@ gst_opensora_vae_dec_submit(GstBaseTransform *trans, gboolean is_discont, GstBuf
     g_clear_pointer(&self->video, osr_tensor_unref);
   }
   if (!self->video) {
-    g_autoptr(GError) reason = g_error_copy(error);
-
-    ret = gst_opensora_post_error(GST_ELEMENT(self), error);
-    gst_opensora_progress_end(&progress, reason);
     gst_buffer_unref(input);
-    return ret;
+    return gst_opensora_progress_fail(&progress, error);
   }
-  gst_opensora_progress_end(&progress, NULL);
+  gst_opensora_progress_complete(&progress);
 
   self->n_frames = (guint) self->video->dims[0];
   self->latent = input;
-  if (meta)
+  if (clip)
     gst_pad_push_event(GST_BASE_TRANSFORM_SRC_PAD(trans),
-                       gst_event_new_tag(gst_opensora_clip_meta_to_tags(meta)));
+                       gst_event_new_tag(gst_opensora_clip_meta_to_tags(clip)));
   return GST_FLOW_OK;
 }
 
@@ -477,10 +539,10 @@ gst_opensora_vae_dec_sink_event(GstBaseTransform *trans, GstEvent *event)
 
   switch (GST_EVENT_TYPE(event)) {
   case GST_EVENT_FLUSH_START:
-    g_cancellable_cancel(self->cancellable);
+    gst_opensora_interrupt_raise(&self->interrupt, GST_OPENSORA_FLUSHING);
     break;
   case GST_EVENT_FLUSH_STOP:
-    g_cancellable_reset(self->cancellable);
+    gst_opensora_interrupt_lower(&self->interrupt, GST_OPENSORA_FLUSHING);
     drop_clip(self);
     break;
   default:
@@ -493,7 +555,7 @@ static GstStateChangeReturn
 gst_opensora_vae_dec_change_state(GstElement *element, GstStateChange transition)
 {
   if (transition == GST_STATE_CHANGE_PAUSED_TO_READY)
-    g_cancellable_cancel(GST_OPENSORA_VAE_DEC(element)->cancellable);
+    gst_opensora_interrupt_raise(&GST_OPENSORA_VAE_DEC(element)->interrupt, GST_OPENSORA_STOPPING);
   return GST_ELEMENT_CLASS(gst_opensora_vae_dec_parent_class)->change_state(element, transition);
 }
 
@@ -503,7 +565,7 @@ gst_opensora_vae_dec_finalize(GObject *object)
   GstOpenSoraVaeDec *self = GST_OPENSORA_VAE_DEC(object);
 
   gst_opensora_model_clear(&self->model);
-  g_object_unref(self->cancellable);
+  gst_opensora_interrupt_clear(&self->interrupt);
   G_OBJECT_CLASS(gst_opensora_vae_dec_parent_class)->finalize(object);
 }
 
@@ -518,7 +580,7 @@ gst_opensora_vae_dec_class_init(GstOpenSoraVaeDecClass *klass)
   object_class->get_property = gst_opensora_vae_dec_get_property;
   object_class->finalize = gst_opensora_vae_dec_finalize;
 
-  gst_opensora_model_install_properties(object_class, PROP_MODEL_LOCATION, PROP_DEVICE);
+  gst_opensora_model_install_properties(object_class, PROP_MODEL);
   g_object_class_install_property(
       object_class, PROP_TILING,
       g_param_spec_flags("tiling", "Tiling",
@@ -554,7 +616,7 @@ static void
 gst_opensora_vae_dec_init(GstOpenSoraVaeDec *self)
 {
   gst_opensora_model_init(&self->model);
-  self->cancellable = g_cancellable_new();
+  gst_opensora_interrupt_init(&self->interrupt);
   gst_video_info_init(&self->info);
   gst_base_transform_set_qos_enabled(GST_BASE_TRANSFORM(self), FALSE);
 }

@@ -20,6 +20,7 @@
  */
 #include <gst/base/gstbasetransform.h>
 
+#include "gstopensorainterrupt.h"
 #include "gstopensoravideo.h"
 
 GST_DEBUG_CATEGORY_STATIC(gst_opensora_vae_enc_debug);
@@ -29,9 +30,8 @@ GST_DEBUG_CATEGORY_STATIC(gst_opensora_vae_enc_debug);
 
 enum {
   PROP_0,
-  PROP_MODEL_LOCATION,
-  PROP_DEVICE,
-  PROP_NUM_FRAMES,
+  PROP_MODEL, /* and the GST_OPENSORA_MODEL_N_PROPS - 1 ids after it */
+  PROP_NUM_FRAMES = PROP_MODEL + GST_OPENSORA_MODEL_N_PROPS,
   PROP_SAMPLE,
   PROP_SEED,
 };
@@ -48,7 +48,7 @@ struct _GstOpenSoraVaeEnc {
   gboolean sample;
   guint64 seed;
 
-  GCancellable *cancellable;
+  GstOpenSoraInterrupt interrupt;
   GstVideoInfo info;  /* of the input */
   gint width, height; /* of the latent, in pixels */
   GstOpenSoraScaler *scaler;
@@ -61,8 +61,7 @@ struct _GstOpenSoraVaeEnc {
 };
 
 #define LATENT_FIELDS                                                                              \
-  "width = (int) [ 16, 8192, 16 ], height = (int) [ 16, 8192, 16 ], frames = (int) [ 1, 65536 ], " \
-  "framerate = (fraction) [ 0/1, MAX ]"
+  GST_OPENSORA_SIZE_FIELDS ", frames = (int) [ 1, 65536 ], framerate = (fraction) [ 0/1, MAX ]"
 
 /* The formats that GstVideoConverter reads. */
 static GstStaticPadTemplate sink_template =
@@ -92,14 +91,8 @@ gst_opensora_vae_enc_set_property(GObject *object, guint id, const GValue *value
 {
   GstOpenSoraVaeEnc *self = GST_OPENSORA_VAE_ENC(object);
 
-  if (id == PROP_MODEL_LOCATION) {
-    gst_opensora_model_set_location(&self->model, GST_ELEMENT(self), value);
+  if (gst_opensora_model_set_property(&self->model, GST_ELEMENT(self), id - PROP_MODEL, value))
     return;
-  }
-  if (id == PROP_DEVICE) {
-    gst_opensora_model_set_device(&self->model, GST_ELEMENT(self), value);
-    return;
-  }
   GST_OBJECT_LOCK(self);
   switch (id) {
   case PROP_NUM_FRAMES:
@@ -122,14 +115,10 @@ gst_opensora_vae_enc_get_property(GObject *object, guint id, GValue *value, GPar
 {
   GstOpenSoraVaeEnc *self = GST_OPENSORA_VAE_ENC(object);
 
+  if (gst_opensora_model_get_property(&self->model, GST_ELEMENT(self), id - PROP_MODEL, value))
+    return;
   GST_OBJECT_LOCK(self);
   switch (id) {
-  case PROP_MODEL_LOCATION:
-    g_value_set_string(value, self->model.location);
-    break;
-  case PROP_DEVICE:
-    g_value_set_string(value, self->model.device);
-    break;
   case PROP_NUM_FRAMES:
     g_value_set_uint(value, self->num_frames);
     break;
@@ -154,7 +143,7 @@ gst_opensora_vae_enc_start(GstBaseTransform *trans)
   GST_OBJECT_LOCK(self);
   num_frames = self->num_frames;
   GST_OBJECT_UNLOCK(self);
-  if (!gst_opensora_model_open(&self->model, GST_ELEMENT(self)))
+  if (!gst_opensora_model_open(&self->model, GST_ELEMENT(self), GST_OPENSORA_VAE_FILES))
     return FALSE;
   ratio = osr_model_get_dir(self->model.model)->vae.time_compression_ratio;
   if ((num_frames - 1) % ratio != 0) {
@@ -167,7 +156,7 @@ gst_opensora_vae_enc_start(GstBaseTransform *trans)
   }
   self->clip = 0;
   self->frames_out = 0;
-  g_cancellable_reset(self->cancellable);
+  gst_opensora_interrupt_lower(&self->interrupt, GST_OPENSORA_ANY_REASON);
   return TRUE;
 }
 
@@ -230,13 +219,7 @@ gst_opensora_vae_enc_transform_caps(GstBaseTransform *trans, GstPadDirection dir
     GST_OBJECT_UNLOCK(self);
   }
   other = set_frame_rates(other, direction, caps);
-  if (filter) {
-    GstCaps *filtered = gst_caps_intersect_full(filter, other, GST_CAPS_INTERSECT_FIRST);
-
-    gst_caps_unref(other);
-    other = filtered;
-  }
-  return other;
+  return gst_opensora_filter_caps(other, filter);
 }
 
 /* Nearest to the size of the input, and the model's frame rate for pictures, if nobody
@@ -292,6 +275,7 @@ encode_clip(GstOpenSoraVaeEnc *self, GstFlowReturn *ret)
   OsrDevice *device = osr_model_get_device(self->model.model);
   const guint ratio = osr_model_get_dir(self->model.model)->vae.time_compression_ratio;
   const guint frames = (self->n_frames - 1) / ratio * ratio + 1;
+  g_autoptr(GCancellable) cancellable = gst_opensora_interrupt_begin(&self->interrupt);
   g_autoptr(OsrTensor) latent = NULL;
   GstOpenSoraProgress progress;
   GError *error = NULL;
@@ -307,25 +291,22 @@ encode_clip(GstOpenSoraVaeEnc *self, GstFlowReturn *ret)
 
   gst_opensora_progress_start(&progress, GST_ELEMENT(self), device, "encode", "Encoding", NULL,
                               self->clip);
-  vae = osr_model_get_vae_encoder(self->model.model, self->cancellable, &error);
+  vae = osr_model_get_vae_encoder(self->model.model, cancellable, &error);
   if (vae) {
     const gint64 dims[4] = { frames, self->height, self->width, 3 };
     g_autoptr(OsrTensor) video = osr_tensor_view(self->video, 0, 4, dims);
 
     latent = osr_vae_encode(vae, video, OSR_VAE_TILING_OFF, sample ? &seed : NULL, NULL,
-                            self->cancellable, &error);
+                            cancellable, &error);
   }
   if (frames < self->video->dims[0] && latent)
     announce_frames(self, frames);
   drop_frames(self);
   if (!latent) {
-    g_autoptr(GError) reason = g_error_copy(error);
-
-    *ret = gst_opensora_post_error(GST_ELEMENT(self), error);
-    gst_opensora_progress_end(&progress, reason);
+    *ret = gst_opensora_progress_fail(&progress, error);
     return NULL;
   }
-  gst_opensora_progress_end(&progress, NULL);
+  gst_opensora_progress_complete(&progress);
   *ret = GST_FLOW_OK;
   output = gst_opensora_buffer_new(&latent, 1);
   GST_BUFFER_PTS(output) = self->pts;
@@ -440,10 +421,10 @@ gst_opensora_vae_enc_sink_event(GstBaseTransform *trans, GstEvent *event)
 
   switch (GST_EVENT_TYPE(event)) {
   case GST_EVENT_FLUSH_START:
-    g_cancellable_cancel(self->cancellable);
+    gst_opensora_interrupt_raise(&self->interrupt, GST_OPENSORA_FLUSHING);
     break;
   case GST_EVENT_FLUSH_STOP:
-    g_cancellable_reset(self->cancellable);
+    gst_opensora_interrupt_lower(&self->interrupt, GST_OPENSORA_FLUSHING);
     drop_frames(self);
     break;
   case GST_EVENT_SEGMENT:
@@ -460,7 +441,7 @@ static GstStateChangeReturn
 gst_opensora_vae_enc_change_state(GstElement *element, GstStateChange transition)
 {
   if (transition == GST_STATE_CHANGE_PAUSED_TO_READY)
-    g_cancellable_cancel(GST_OPENSORA_VAE_ENC(element)->cancellable);
+    gst_opensora_interrupt_raise(&GST_OPENSORA_VAE_ENC(element)->interrupt, GST_OPENSORA_STOPPING);
   return GST_ELEMENT_CLASS(gst_opensora_vae_enc_parent_class)->change_state(element, transition);
 }
 
@@ -470,7 +451,7 @@ gst_opensora_vae_enc_finalize(GObject *object)
   GstOpenSoraVaeEnc *self = GST_OPENSORA_VAE_ENC(object);
 
   gst_opensora_model_clear(&self->model);
-  g_object_unref(self->cancellable);
+  gst_opensora_interrupt_clear(&self->interrupt);
   G_OBJECT_CLASS(gst_opensora_vae_enc_parent_class)->finalize(object);
 }
 
@@ -485,7 +466,7 @@ gst_opensora_vae_enc_class_init(GstOpenSoraVaeEncClass *klass)
   object_class->get_property = gst_opensora_vae_enc_get_property;
   object_class->finalize = gst_opensora_vae_enc_finalize;
 
-  gst_opensora_model_install_properties(object_class, PROP_MODEL_LOCATION, PROP_DEVICE);
+  gst_opensora_model_install_properties(object_class, PROP_MODEL);
   g_object_class_install_property(
       object_class, PROP_NUM_FRAMES,
       g_param_spec_uint("num-frames", "Number of frames",
@@ -526,7 +507,7 @@ gst_opensora_vae_enc_init(GstOpenSoraVaeEnc *self)
   gst_opensora_model_init(&self->model);
   self->num_frames = DEFAULT_NUM_FRAMES;
   self->seed = 42;
-  self->cancellable = g_cancellable_new();
+  gst_opensora_interrupt_init(&self->interrupt);
   gst_video_info_init(&self->info);
   /* The base class takes an element without transform() for a passthrough. */
   gst_base_transform_set_passthrough(GST_BASE_TRANSFORM(self), FALSE);

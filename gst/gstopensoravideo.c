@@ -11,7 +11,7 @@
 struct _GstOpenSoraScaler {
   GstVideoConverter *converter;
   GstVideoInfo info; /* RGB, the target size */
-  GstBuffer *buffer;
+  GstBuffer *buffer; /* of that, for gst_opensora_scaler_convert() */
 };
 
 static gboolean
@@ -117,22 +117,106 @@ gst_opensora_scaler_free(GstOpenSoraScaler *self)
   g_free(self);
 }
 
-gboolean
-gst_opensora_scaler_convert(GstOpenSoraScaler *self, GstVideoFrame *frame, OsrTensor *video,
-                            guint i, GError **error)
+static gboolean
+scale(GstOpenSoraScaler *self, GstVideoFrame *frame, GstBuffer *buffer, GError **error)
 {
-  OsrPicture picture = { 0 };
   GstVideoFrame out;
-  gboolean ok;
 
-  if (!gst_video_frame_map(&out, &self->info, self->buffer, GST_MAP_READWRITE)) {
+  if (!gst_video_frame_map(&out, &self->info, buffer, GST_MAP_WRITE)) {
     g_set_error_literal(error, OSR_ERROR, OSR_ERROR_FAILED, "cannot map a frame");
     return FALSE;
   }
   gst_video_converter_frame(self->converter, frame, &out);
-  ok = picture_from_frame(&out, &picture) && osr_video_set_picture(video, i, &picture, error);
   gst_video_frame_unmap(&out);
+  return TRUE;
+}
+
+/* @buffer, of the format @info, into frame @i of @video. */
+static gboolean
+set_frame(OsrTensor *video, guint i, const GstVideoInfo *info, GstBuffer *buffer, GError **error)
+{
+  OsrPicture picture = { 0 };
+  GstVideoFrame frame;
+  gboolean ok;
+
+  if (!gst_video_frame_map(&frame, info, buffer, GST_MAP_READ)) {
+    g_set_error_literal(error, OSR_ERROR, OSR_ERROR_FAILED, "cannot map a frame");
+    return FALSE;
+  }
+  ok = picture_from_frame(&frame, &picture) && osr_video_set_picture(video, i, &picture, error);
+  gst_video_frame_unmap(&frame);
   return ok;
+}
+
+gboolean
+gst_opensora_scaler_convert(GstOpenSoraScaler *self, GstVideoFrame *frame, OsrTensor *video,
+                            guint i, GError **error)
+{
+  return scale(self, frame, self->buffer, error) &&
+         set_frame(video, i, &self->info, self->buffer, error);
+}
+
+/* Loading */
+
+/* Frames of the target size as RGB, a quarter of what they take as floats: how many there
+ * will be is known at the end, and then they go into one tensor. */
+typedef struct {
+  guint width, height;
+  GPtrArray *frames;         /* GstBuffer */
+  GstOpenSoraScaler *scaler; /* for @caps, which seldom change */
+  GstCaps *caps;
+  GstVideoInfo info; /* of @caps */
+} Loader;
+
+static void
+loader_clear(Loader *self)
+{
+  g_ptr_array_unref(self->frames);
+  g_clear_pointer(&self->scaler, gst_opensora_scaler_free);
+  gst_clear_caps(&self->caps);
+}
+
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Loader, loader_clear)
+
+static gboolean
+loader_add(Loader *self, GstSample *sample, GError **error)
+{
+  GstCaps *caps = gst_sample_get_caps(sample);
+  g_autoptr(GstBuffer) buffer = NULL;
+  GstVideoFrame frame;
+  gboolean ok;
+
+  if (!self->caps || !gst_caps_is_equal(caps, self->caps)) {
+    g_clear_pointer(&self->scaler, gst_opensora_scaler_free);
+    gst_caps_replace(&self->caps, caps);
+    if (gst_video_info_from_caps(&self->info, caps))
+      self->scaler = gst_opensora_scaler_new(&self->info, self->width, self->height);
+  }
+  if (!self->scaler ||
+      !gst_video_frame_map(&frame, &self->info, gst_sample_get_buffer(sample), GST_MAP_READ)) {
+    g_set_error_literal(error, OSR_ERROR, OSR_ERROR_UNSUPPORTED,
+                        "a frame of the reference has a format that cannot be read");
+    return FALSE;
+  }
+  buffer = gst_buffer_new_allocate(NULL, GST_VIDEO_INFO_SIZE(&self->scaler->info), NULL);
+  ok = scale(self->scaler, &frame, buffer, error);
+  gst_video_frame_unmap(&frame);
+  if (ok)
+    g_ptr_array_add(self->frames, g_steal_pointer(&buffer));
+  return ok;
+}
+
+static OsrTensor *
+loader_finish(Loader *self, OsrDevice *device, GError **error)
+{
+  g_autoptr(OsrTensor) video =
+      osr_tensor_make(device, osr_device_get_dtype(device), error, (int) self->frames->len,
+                      (int) self->height, (int) self->width, 3, -1);
+
+  for (guint i = 0; video && i < self->frames->len; i++)
+    if (!set_frame(video, i, &self->scaler->info, g_ptr_array_index(self->frames, i), error))
+      return NULL;
+  return g_steal_pointer(&video);
 }
 
 static char *
@@ -161,63 +245,6 @@ load_failed(GstElement *pipeline, const char *location, GError **error)
   return TRUE;
 }
 
-/* Frame @n of @sample into a new tensor [1, height, width, 3]. */
-static OsrTensor *
-convert_sample(GstSample *sample, guint width, guint height, OsrDevice *device, GError **error)
-{
-  g_autoptr(GstOpenSoraScaler) scaler = NULL;
-  g_autoptr(OsrTensor) picture = NULL;
-  GstVideoFrame frame;
-  GstVideoInfo info;
-  gboolean ok;
-
-  if (!gst_video_info_from_caps(&info, gst_sample_get_caps(sample)) ||
-      !(scaler = gst_opensora_scaler_new(&info, width, height)) ||
-      !gst_video_frame_map(&frame, &info, gst_sample_get_buffer(sample), GST_MAP_READ)) {
-    g_set_error_literal(error, OSR_ERROR, OSR_ERROR_UNSUPPORTED,
-                        "a frame of the reference has a format that cannot be read");
-    return NULL;
-  }
-  picture = osr_tensor_make(device, osr_device_get_dtype(device), error, 1, (int) height,
-                            (int) width, 3, -1);
-  ok = picture && gst_opensora_scaler_convert(scaler, &frame, picture, 0, error);
-  gst_video_frame_unmap(&frame);
-  return ok ? g_steal_pointer(&picture) : NULL;
-}
-
-/* One tensor [n, H, W, 3] from n of [1, H, W, 3]. */
-static OsrTensor *
-join_frames(GPtrArray *frames, OsrDevice *device, GError **error)
-{
-  const OsrTensor *first = g_ptr_array_index(frames, 0);
-  const gint64 n = first->dims[1] * first->dims[2] * 3;
-  g_autoptr(OsrTensor) video = osr_tensor_make(device, first->dtype, error, (int) frames->len,
-                                               (int) first->dims[1], (int) first->dims[2], 3, -1);
-
-  if (!video)
-    return NULL;
-  osr_device_lock(device);
-  for (guint i = 0; i < frames->len; i++) {
-    const OsrTensor *frame = g_ptr_array_index(frames, i);
-    OsrResult result = osr_device_get_ops(device)->copy2d(
-        osr_device_get_context(device), &(OsrCopy2d){ .x_dtype = frame->dtype,
-                                                      .y_dtype = frame->dtype,
-                                                      .m = 1,
-                                                      .n = n,
-                                                      .x = frame->data,
-                                                      .x_ld = n,
-                                                      .y = (guint8 *) video->data + i * frame->size,
-                                                      .y_ld = n });
-
-    if (!osr_device_check(device, result, "reference frames", error)) {
-      osr_device_unlock(device);
-      return NULL;
-    }
-  }
-  osr_device_unlock(device);
-  return g_steal_pointer(&video);
-}
-
 /* Links the first video stream; one that ended before it had caps, too, so that its end
  * arrives. */
 static void
@@ -242,12 +269,15 @@ on_no_more_pads(GstElement *decoder, gpointer convert)
     gst_pad_send_event(sink, gst_event_new_eos());
 }
 
-/* Reads up to @max_frames frames as [T, height, width, 3] in the device's own dtype. */
-static OsrTensor *
-load_video(const char *location, guint width, guint height, guint max_frames, OsrDevice *device,
-           GCancellable *cancellable, GError **error)
+OsrTensor *
+gst_opensora_video_load(const char *location, guint width, guint height, guint max_frames,
+                        OsrDevice *device, GCancellable *cancellable, GError **error)
 {
-  g_autoptr(GPtrArray) frames = g_ptr_array_new_with_free_func((GDestroyNotify) osr_tensor_unref);
+  g_auto(Loader) loader = {
+    .width = width,
+    .height = height,
+    .frames = g_ptr_array_new_with_free_func((GDestroyNotify) gst_buffer_unref),
+  };
   g_autoptr(GstElement) pipeline = NULL;
   g_autofree char *uri = location_to_uri(location, error);
   GstElement *decoder, *convert, *sink;
@@ -278,50 +308,24 @@ load_video(const char *location, guint width, guint height, guint max_frames, Os
   g_signal_connect_object(decoder, "no-more-pads", G_CALLBACK(on_no_more_pads), convert, 0);
 
   gst_element_set_state(pipeline, GST_STATE_PLAYING);
-  while (frames->len < max_frames && !failed) {
+  while (loader.frames->len < max_frames && !failed) {
     g_autoptr(GstSample) sample = gst_app_sink_try_pull_sample(GST_APP_SINK(sink), POLL_INTERVAL);
-    OsrTensor *frame;
 
     failed = g_cancellable_set_error_if_cancelled(cancellable, error) ||
              load_failed(pipeline, location, error);
     if (failed || (!sample && gst_app_sink_is_eos(GST_APP_SINK(sink))))
       break;
-    if (sample) {
-      frame = convert_sample(sample, width, height, device, error);
-      failed = !frame;
-      if (frame)
-        g_ptr_array_add(frames, frame);
-    }
+    if (sample)
+      failed = !loader_add(&loader, sample, error);
   }
   gst_element_set_state(pipeline, GST_STATE_NULL);
 
   if (failed)
     return NULL;
-  if (frames->len == 0) {
+  if (loader.frames->len == 0) {
     g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_FILE,
                 "the reference \"%s\" has no picture in it", location);
     return NULL;
   }
-  return join_frames(frames, device, error);
-}
-
-OsrTensor *
-gst_opensora_video_load_latent(const char *location, OsrModel *model, guint width, guint height,
-                               guint max_frames, GCancellable *cancellable, GError **error)
-{
-  const gint64 ratio = osr_model_get_dir(model)->vae.time_compression_ratio;
-  OsrVae *vae = osr_model_get_vae_encoder(model, cancellable, error);
-  g_autoptr(OsrTensor) video = NULL;
-  g_autoptr(OsrTensor) whole = NULL; /* as many frames as latents are made of */
-
-  if (!vae)
-    return NULL;
-  video = load_video(location, width, height, max_frames, osr_model_get_device(model), cancellable,
-                     error);
-  if (!video)
-    return NULL;
-  whole = osr_tensor_view(
-      video, 0, 4,
-      (gint64[]){ (video->dims[0] - 1) / ratio * ratio + 1, video->dims[1], video->dims[2], 3 });
-  return osr_vae_encode(vae, whole, OSR_VAE_TILING_OFF, NULL, NULL, cancellable, error);
+  return loader_finish(&loader, device, error);
 }

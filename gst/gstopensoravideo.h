@@ -15,8 +15,8 @@ G_BEGIN_DECLS
 #define GST_OPENSORA_VIDEO_FORMATS_RGB "{ RGB, RGBx }"
 
 /* Frame @i of @video ([T, H, W, 3]) into @frame, in the frame's own format and matrix. */
-gboolean
-gst_opensora_video_fill_frame(OsrTensor *video, guint i, GstVideoFrame *frame, GError **error);
+gboolean gst_opensora_video_fill_frame(OsrTensor *video, guint i, GstVideoFrame *frame,
+                                       GError **error);
 
 /**
  * GstOpenSoraScaler:
@@ -34,10 +34,10 @@ gboolean gst_opensora_scaler_convert(GstOpenSoraScaler *self, GstVideoFrame *fra
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(GstOpenSoraScaler, gst_opensora_scaler_free)
 
-/* The latent of the picture or of up to @max_frames frames of the video at @location (path or
- * URI), for clips of that size. Errors name the location. */
-OsrTensor *gst_opensora_video_load_latent(const char *location, OsrModel *model, guint width,
-                                          guint height, guint max_frames,
-                                          GCancellable *cancellable, GError **error);
+/* The picture, or up to @max_frames frames of the video, at @location (path or URI) as
+ * [T, height, width, 3] on @device in its own dtype. Errors name the location. */
+OsrTensor *gst_opensora_video_load(const char *location, guint width, guint height,
+                                   guint max_frames, OsrDevice *device, GCancellable *cancellable,
+                                   GError **error);
 
 G_END_DECLS

@@ -4,6 +4,7 @@
  * model is there is found out, and told, when an element starts.
  */
 #include "gstopensora.h"
+#include "gstopensoraclipmeta.h"
 
 static gboolean
 plugin_init(GstPlugin *plugin)
@@ -11,6 +12,8 @@ plugin_init(GstPlugin *plugin)
   gboolean ret = FALSE;
 
   GST_DEBUG_CATEGORY_INIT(gst_opensora_debug, "opensora", 0, "Open-Sora text to video");
+
+  gst_opensora_clip_meta_register();
 
   ret |= GST_ELEMENT_REGISTER(opensoratextsrc, plugin);
   ret |= GST_ELEMENT_REGISTER(opensoratextenc, plugin);

@@ -107,6 +107,7 @@ source_properties=(prompt="$(quote "$prompt")" seed="$seed")
 [ -z "$size" ] || source_properties+=(width="${size%x*}" height="${size#*x}")
 [ -z "$model" ] || source_properties+=(model-location="$(quote "$model")")
 
+OPENSORA_MODEL=${OPENSORA_MODEL:-$source_dir/engine/tiny-model} \
 GST_PLUGIN_PATH_1_0=$build/gst${GST_PLUGIN_PATH_1_0:+:$GST_PLUGIN_PATH_1_0} \
 GST_REGISTRY_1_0=$build/gst-registry.bin \
   "$build/pipelines/opensora-launch" --contact-sheet="$sheet" \

@@ -68,6 +68,23 @@ on_message(GstBus *bus, GstMessage *message, gpointer user_data)
   return G_SOURCE_CONTINUE;
 }
 
+static void
+send_eos(const GValue *element, gpointer user_data)
+{
+  gst_element_send_event(g_value_get_object(element), gst_event_new_eos());
+}
+
+/* Sources before a denoiser may have to wait for it, so it has to hear of the end first. */
+static void
+end_stream(GstElement *pipeline)
+{
+  g_autoptr(GstIterator) denoisers =
+      gst_bin_iterate_all_by_element_factory_name(GST_BIN(pipeline), "opensoradenoise");
+
+  gst_iterator_foreach(denoisers, send_eos, NULL);
+  gst_element_send_event(pipeline, gst_event_new_eos());
+}
+
 /* The first time the stream is ended, so that files are complete; the second time nothing is
  * waited for. */
 static gboolean
@@ -84,7 +101,7 @@ on_interrupt(gpointer user_data)
   if (app->progress)
     progress_clear(app->progress);
   g_printerr("Ending the stream; interrupt again to stop at once.\n");
-  gst_element_send_event(app->pipeline, gst_event_new_eos());
+  end_stream(app->pipeline);
   return G_SOURCE_CONTINUE;
 }
 

@@ -97,37 +97,59 @@ draw(Progress *self, double percent, const char *what)
 }
 
 static void
+begin_stage(Progress *self, const char *stage, const char *text)
+{
+  forget_stage(self);
+  self->stage = g_strdup(stage);
+  self->text = g_strdup(text);
+  self->start = g_get_monotonic_time();
+  draw(self, 0.0, "");
+}
+
+static void
+end_stage(Progress *self)
+{
+  if (!self->stage)
+    return;
+  progress_clear(self);
+  fprintf(self->out, "%-9s %.1f s\n", self->text,
+          (double) (g_get_monotonic_time() - self->start) / G_USEC_PER_SEC);
+  forget_stage(self);
+}
+
+/* An element has a progress for each of its stages; opensorasrc has one for all of them, and says
+ * in it which is under way. */
+static void
 on_progress(Progress *self, GstMessage *message)
 {
-  g_autofree char *stage = NULL;
+  const char *part = gst_structure_get_string(gst_message_get_structure(message), "stage");
+  g_autofree char *code = NULL;
   g_autofree char *text = NULL;
   GstProgressType type;
+  const char *stage;
 
-  gst_message_parse_progress(message, &type, &stage, &text);
+  gst_message_parse_progress(message, &type, &code, &text);
+  stage = part ? part : code;
   /* Over in a moment, and done ahead while a clip is being denoised. */
   if (g_str_equal(stage, "text"))
     return;
   switch (type) {
   case GST_PROGRESS_TYPE_START:
-    forget_stage(self);
-    self->stage = g_steal_pointer(&stage);
-    self->text = g_steal_pointer(&text);
-    self->start = g_get_monotonic_time();
-    draw(self, 0.0, "");
+    begin_stage(self, stage, text);
+    break;
+  case GST_PROGRESS_TYPE_CONTINUE:
+    if (part && g_strcmp0(stage, self->stage) != 0) {
+      end_stage(self);
+      begin_stage(self, stage, text);
+    }
     break;
   case GST_PROGRESS_TYPE_COMPLETE:
-    if (g_strcmp0(stage, self->stage) != 0)
-      break;
-    progress_clear(self);
-    fprintf(self->out, "%-9s %.1f s\n", self->text,
-            (double) (g_get_monotonic_time() - self->start) / G_USEC_PER_SEC);
-    forget_stage(self);
+    if (g_strcmp0(stage, self->stage) == 0)
+      end_stage(self);
     break;
   case GST_PROGRESS_TYPE_CANCELED:
   case GST_PROGRESS_TYPE_ERROR:
     forget_stage(self);
-    break;
-  case GST_PROGRESS_TYPE_CONTINUE:
     break;
   }
 }

@@ -22,6 +22,7 @@ static const struct {
   { "plan", tool_plan, "memory and FLOPs that a clip will take" },
   { "generate", tool_generate, "a prompt to raw frames" },
   { "bench", tool_bench, "times every stage from prompt to frames" },
+  { "parts", tool_parts, "times one model on random weights" },
   { "run", tool_run, "one component on tensors from a file" },
 };
 

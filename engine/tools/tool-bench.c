@@ -99,7 +99,7 @@ print_header(const ToolClip *clip, OsrModel *model, const OsrSamplingParams *par
   guint threads = clip->threads > 0 ? (guint) clip->threads : g_get_num_processors();
 
   printf("%s on %s (%s", osr_model_get_dir(model)->name, osr_device_get_name(device),
-         osr_dtype_name(osr_device_get_dtype(device)));
+         osr_dtype_name(osr_model_get_dtype(model)));
   if (osr_device_is_host(device))
     printf(", %u threads", threads);
   printf("): %u x %u, %u frames, %u steps, guidance %g, seed %" G_GUINT64_FORMAT "\n\n",

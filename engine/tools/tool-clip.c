@@ -9,6 +9,8 @@ tool_clip_options(ToolClip *clip)
     { "model", 'm', 0, G_OPTION_ARG_FILENAME, &clip->model, "model folder", "DIR" },
     { "device", 'd', 0, G_OPTION_ARG_STRING, &clip->device, "auto (default), cpu, cuda:N or ref",
       "NAME" },
+    { "dtype", 0, 0, G_OPTION_ARG_STRING, &clip->dtype, "F32 or BF16 (default: the device's)",
+      "TYPE" },
     { "prompt", 'p', 0, G_OPTION_ARG_FILENAME, &clip->prompt, "what the clip shows", "TEXT" },
     { "negative-prompt", 0, 0, G_OPTION_ARG_FILENAME, &clip->negative, "what it does not show",
       "TEXT" },
@@ -20,7 +22,8 @@ tool_clip_options(ToolClip *clip)
     { "seed", 0, 0, G_OPTION_ARG_INT64, &clip->seed, "of the noise", "N" },
     { "tiling", 0, 0, G_OPTION_ARG_STRING, &clip->tiling,
       "of the decoder: off (default), spatial, temporal or both", "HOW" },
-    { "threads", 't', 0, G_OPTION_ARG_INT, &clip->threads, "CPU threads (default: all)", "N" },
+    { "threads", 't', 0, G_OPTION_ARG_INT, &clip->threads,
+      "CPU threads, 1 to " G_STRINGIFY(TOOL_MAX_THREADS) " (default: all)", "N" },
     G_OPTION_ENTRY_NULL,
   };
   GOptionGroup *group = g_option_group_new(
@@ -35,6 +38,7 @@ tool_clip_clear(ToolClip *clip)
 {
   g_free(clip->model);
   g_free(clip->device);
+  g_free(clip->dtype);
   g_free(clip->prompt);
   g_free(clip->negative);
   g_free(clip->tiling);
@@ -63,6 +67,15 @@ tool_tiling_from_name(const char *name, OsrVaeTiling *tiling, GError **error)
   return FALSE;
 }
 
+gboolean
+tool_check_threads(int threads, GError **error)
+{
+  if (threads >= 0 && threads <= TOOL_MAX_THREADS)
+    return TRUE;
+  tool_usage_error(error, "--threads is 1 to %d, not %d", TOOL_MAX_THREADS, threads);
+  return FALSE;
+}
+
 static gboolean
 check_options(const ToolClip *clip, GError **error)
 {
@@ -72,8 +85,7 @@ check_options(const ToolClip *clip, GError **error)
   } numbers[] = {
     { "width", clip->width, 0 },           { "height", clip->height, 0 },
     { "num-frames", clip->num_frames, 0 }, { "steps", clip->steps, 0 },
-    { "threads", clip->threads, 0 },       { "guidance", clip->guidance, 0 },
-    { "seed", (double) clip->seed, -1 },
+    { "guidance", clip->guidance, 0 },     { "seed", (double) clip->seed, -1 },
   };
 
   for (guint i = 0; i < G_N_ELEMENTS(numbers); i++) {
@@ -82,7 +94,7 @@ check_options(const ToolClip *clip, GError **error)
       return FALSE;
     }
   }
-  return TRUE;
+  return tool_check_threads(clip->threads, error);
 }
 
 gboolean
@@ -114,6 +126,7 @@ tool_clip_open(const ToolClip *clip, OsrSamplingParams *params, OsrVaeTiling *ti
 {
   g_autoptr(OsrDevice) device = NULL;
   g_autoptr(OsrModel) model = NULL;
+  OsrDType dtype;
 
   if (!tool_tiling_from_name(clip->tiling, tiling, error) || !check_options(clip, error))
     return NULL;
@@ -121,7 +134,12 @@ tool_clip_open(const ToolClip *clip, OsrSamplingParams *params, OsrVaeTiling *ti
   if (!device)
     return NULL;
   osr_device_set_threads(device, clip->threads);
-  model = osr_model_get(clip->model, device, error);
+  dtype = osr_device_get_dtype(device);
+  if (clip->dtype && !osr_dtype_from_name(clip->dtype, &dtype)) {
+    tool_usage_error(error, "--dtype is F32 or BF16, not '%s'", clip->dtype);
+    return NULL;
+  }
+  model = osr_model_get_as(clip->model, device, dtype, error);
   if (!model || !tool_clip_params(clip, osr_model_get_dir(model), params, error))
     return NULL;
   return g_steal_pointer(&model);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "tool.h"
 
-#include <string.h>
+#include <math.h>
 
 static gboolean
 print_part(const char *part, const char *path, GError **error)
@@ -84,6 +84,31 @@ print_sampling(const OsrModelDir *dir)
     printf("          the prompt gets motion score %u\n", dir->motion_score);
 }
 
+/* The sizes of the aspect ratios at the area of the model's default. */
+static void
+print_sizes(const OsrModelDir *dir)
+{
+  OsrSamplingParams params = dir->sampling;
+  g_autofree char *resolution =
+      g_strdup_printf("%.0fpx", floor(sqrt((double) params.width * params.height)));
+  guint n = 0;
+
+  for (const char *const *ratio = osr_aspect_ratios(); *ratio; ratio++) {
+    if (!osr_aspect_size(resolution, *ratio, &params.width, &params.height, NULL) ||
+        !osr_sampling_params_check(&params, &dir->mmdit, dir->vae.spatial_compression_ratio,
+                                   dir->vae.time_compression_ratio, NULL))
+      continue;
+    if (n == 0)
+      printf("sizes     of resolution %s: ", resolution);
+    else
+      printf(n % 5 == 0 ? ",\n          " : ", ");
+    printf("%s %u x %u", *ratio, params.width, params.height);
+    n++;
+  }
+  if (n > 0)
+    putchar('\n');
+}
+
 gboolean
 tool_info(int argc, char **argv, GCancellable *cancellable, GError **error)
 {
@@ -91,8 +116,8 @@ tool_info(int argc, char **argv, GCancellable *cancellable, GError **error)
   char *path;
 
   if (!tool_parse(argc, argv, "[DIR]",
-                  "Shows a model folder: its parts, their sizes and dimensions, and the "
-                  "sampling defaults.",
+                  "Shows a model folder: its parts, their sizes and dimensions, the "
+                  "sampling defaults, and frame sizes by aspect ratio.",
                   NULL, NULL, NULL, &path, error))
     return FALSE;
   dir = osr_model_dir_open(path, error);
@@ -109,5 +134,6 @@ tool_info(int argc, char **argv, GCancellable *cancellable, GError **error)
   print_vae(&dir->vae);
   print_text(dir);
   print_sampling(dir);
+  print_sizes(dir);
   return TRUE;
 }

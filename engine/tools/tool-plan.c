@@ -39,13 +39,40 @@ transformer_flops(double tokens, double width, double inner, double ff, double n
   return 2 * tokens * (4 * width * inner + n_ff * width * ff) + 4 * tokens * tokens * inner;
 }
 
+double
+tool_t5_flops(const OsrT5Config *c, double tokens)
+{
+  double inner = (double) c->num_heads * c->d_kv;
+
+  return c->num_layers * transformer_flops(tokens, c->d_model, inner, c->d_ff, 3);
+}
+
+double
+tool_clip_flops(const OsrClipConfig *c, double tokens)
+{
+  double width = c->hidden_size;
+
+  return c->num_hidden_layers * transformer_flops(tokens, width, width, c->intermediate_size, 2);
+}
+
+double
+tool_mmdit_flops(const OsrMmditConfig *c, double video, double text)
+{
+  double d = c->hidden_size, mlp = d * c->mlp_ratio, tokens = video + text;
+  double block = 2 * tokens * (4 * d * d + 2 * d * mlp) + 4 * tokens * tokens * d;
+  double ends = 2 * d * (video * 2 * c->in_channels + text * c->context_in_dim);
+  double modulation = 2 * d * d * (12.0 * c->depth + 3.0 * c->depth_single_blocks);
+
+  return (c->depth + c->depth_single_blocks) * block + ends + modulation;
+}
+
 static Cost
 t5_cost(const OsrT5Config *c, double tokens, double item)
 {
   double inner = (double) c->num_heads * c->d_kv;
 
   return (Cost){
-    .flops = c->num_layers * transformer_flops(tokens, c->d_model, inner, c->d_ff, 3),
+    .flops = tool_t5_flops(c, tokens),
     .activations = item * tokens * (2.0 * c->d_model + 4 * inner + 3.0 * c->d_ff),
   };
 }
@@ -56,8 +83,7 @@ clip_cost(const OsrClipConfig *c, double tokens, double item)
   double width = c->hidden_size;
 
   return (Cost){
-    .flops =
-        c->num_hidden_layers * transformer_flops(tokens, width, width, c->intermediate_size, 2),
+    .flops = tool_clip_flops(c, tokens),
     .activations = item * tokens * (6 * width + c->intermediate_size),
   };
 }
@@ -67,12 +93,9 @@ static Cost
 mmdit_cost(const OsrMmditConfig *c, double video, double text, double item)
 {
   double d = c->hidden_size, mlp = d * c->mlp_ratio, tokens = video + text;
-  double block = 2 * tokens * (4 * d * d + 2 * d * mlp) + 4 * tokens * tokens * d;
-  double ends = 2 * d * (video * 2 * c->in_channels + text * c->context_in_dim);
-  double modulation = 2 * d * d * (12.0 * c->depth + 3.0 * c->depth_single_blocks);
 
   return (Cost){
-    .flops = (c->depth + c->depth_single_blocks) * block + ends + modulation,
+    .flops = tool_mmdit_flops(c, video, text),
     .activations =
         item * (tokens * (6 * d + mlp) + video * (4.0 * c->in_channels) + text * c->context_in_dim),
   };

@@ -8,6 +8,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "model-config.h"
 #include "vae-private.h"
 
 #define MAX_OUTPUTS 4
@@ -16,8 +17,9 @@ typedef struct {
   OsrDevice *device;
   OsrDType dtype;
   OsrModelDir *dir;       /* or: */
-  OsrCheckpoint *weights; /* with @config */
-  char *config;
+  OsrCheckpoint *weights; /* with @config, which is in @config_name */
+  char *config_name;
+  OsrConfigSection config;
   OsrCheckpoint *inputs;
   OsrVaeTiling tiling;
   guint n_outputs;
@@ -33,7 +35,8 @@ job_clear(Job *job)
   osr_checkpoint_unref(job->inputs);
   osr_checkpoint_unref(job->weights);
   osr_model_dir_free(job->dir);
-  g_free(job->config);
+  g_clear_pointer(&job->config.object, json_object_unref);
+  g_free(job->config_name);
   osr_device_unref(job->device);
 }
 
@@ -381,7 +384,7 @@ run_mmdit(Job *job, GCancellable *cancellable, GError **error)
 
   if (job->dir)
     config = job->dir->mmdit;
-  else if (!tool_config_mmdit(job->config, &config, error))
+  else if (!osr_config_read_mmdit(&job->config, &config, error))
     return FALSE;
   if (!mmdit_batch_read(job, &config, &batch, error))
     return FALSE;
@@ -412,7 +415,7 @@ run_t5(Job *job, GCancellable *cancellable, GError **error)
 
   if (job->dir)
     config = job->dir->t5;
-  else if (!tool_config_t5(job->config, &config, error))
+  else if (!osr_config_read_t5(&job->config, &config, error))
     return FALSE;
   ids = input_ids(job, dims, error);
   file =
@@ -445,7 +448,7 @@ run_clip(Job *job, GCancellable *cancellable, GError **error)
 
   if (job->dir)
     config = job->dir->clip;
-  else if (!tool_config_clip(job->config, &config, error))
+  else if (!osr_config_read_clip(&job->config, &config, error))
     return FALSE;
   ids = input_ids(job, dims, error);
   file =
@@ -476,7 +479,7 @@ load_vae(Job *job, gboolean encoder, GCancellable *cancellable, GError **error)
 
   if (job->dir)
     config = job->dir->vae;
-  else if (!tool_config_vae(job->config, &config, error))
+  else if (!osr_config_read_vae(&job->config, &config, error))
     return NULL;
   file = open_weights(job, job->dir ? job->dir->vae_path : NULL, &loader, cancellable, error);
   return file ? osr_vae_load(&config, encoder, !encoder, &loader, error) : NULL;
@@ -615,27 +618,36 @@ static const char description[] =
     "The config of --weights has the keys of upstream's configs (T5 and CLIP: Hugging Face's).\n"
     "Without --config it is taken from the file's metadata \"config\".\n";
 
+/* Of a file of its own or of the weights' metadata. */
+static gboolean
+open_config(Job *job, const char *path, GError **error)
+{
+  const char *weights = osr_checkpoint_get_path(job->weights);
+  const char *inside = osr_checkpoint_get_metadata(job->weights, "config");
+
+  if (!path && !inside) {
+    tool_usage_error(error, "%s has no config in its metadata: --config is needed", weights);
+    return FALSE;
+  }
+  job->config_name = path ? g_strdup(path) : g_strconcat(weights, ": config", NULL);
+  job->config = (OsrConfigSection){
+    .file = job->config_name,
+    .prefix = "",
+    .object = path ? osr_config_read_file(path, error)
+                   : osr_config_read_text(inside, strlen(inside), job->config_name, error),
+  };
+  return job->config.object != NULL;
+}
+
 static gboolean
 open_files(Job *job, const char *model, const char *weights, const char *config, GError **error)
 {
-  const char *inside;
-
   if (model) {
     job->dir = osr_model_dir_open(model, error);
     return job->dir != NULL;
   }
   job->weights = osr_checkpoint_open(weights, error);
-  if (!job->weights)
-    return FALSE;
-  if (config)
-    return g_file_get_contents(config, &job->config, NULL, error);
-  inside = osr_checkpoint_get_metadata(job->weights, "config");
-  if (!inside) {
-    tool_usage_error(error, "%s has no config in its metadata: --config is needed", weights);
-    return FALSE;
-  }
-  job->config = g_strdup(inside);
-  return TRUE;
+  return job->weights && open_config(job, config, error);
 }
 
 static gboolean

@@ -20,6 +20,7 @@ gboolean tool_info(int argc, char **argv, GCancellable *cancellable, GError **er
 gboolean tool_plan(int argc, char **argv, GCancellable *cancellable, GError **error);
 gboolean tool_bench(int argc, char **argv, GCancellable *cancellable, GError **error);
 gboolean tool_generate(int argc, char **argv, GCancellable *cancellable, GError **error);
+gboolean tool_parts(int argc, char **argv, GCancellable *cancellable, GError **error);
 gboolean tool_run(int argc, char **argv, GCancellable *cancellable, GError **error);
 
 /* Parses the options of a command; --help prints and exits. @group may be NULL. @rest, if
@@ -30,12 +31,21 @@ gboolean tool_parse(int argc, char **argv, const char *parameters, const char *s
 /* G_OPTION_ERROR_BAD_VALUE. */
 void tool_usage_error(GError **error, const char *format, ...) G_GNUC_PRINTF(2, 3);
 
+#define TOOL_MAX_THREADS 1024
+/* G_OPTION_ERROR_BAD_VALUE for a --threads outside of 0 (all) to TOOL_MAX_THREADS. */
+gboolean tool_check_threads(int threads, GError **error);
+
 /* "12.3 MiB", newly allocated. */
 char *tool_format_bytes(guint64 bytes);
 
+/* tool-plan.c: FLOPs of one forward of one item: matrix products and attention. */
+double tool_t5_flops(const OsrT5Config *config, double tokens);
+double tool_clip_flops(const OsrClipConfig *config, double tokens);
+double tool_mmdit_flops(const OsrMmditConfig *config, double video_tokens, double text_tokens);
+
 /* tool-clip.c: a prompt made into a clip, for bench and generate. */
 typedef struct {
-  char *model, *device, *prompt, *negative, *tiling;
+  char *model, *device, *dtype, *prompt, *negative, *tiling;
   int width, height, num_frames, steps, threads; /* 0: the model's default */
   gint64 seed;                                   /* -1: likewise */
   double guidance;                               /* 0: likewise */
@@ -89,11 +99,5 @@ gboolean tool_writer_finish(ToolWriter *writer, GError **error);
 void tool_writer_free(ToolWriter *writer);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(ToolWriter, tool_writer_free)
-
-/* tool-config.c: configs of single components from JSON, keys as in the structs. */
-gboolean tool_config_mmdit(const char *json, OsrMmditConfig *config, GError **error);
-gboolean tool_config_t5(const char *json, OsrT5Config *config, GError **error);
-gboolean tool_config_clip(const char *json, OsrClipConfig *config, GError **error);
-gboolean tool_config_vae(const char *json, OsrVaeConfig *config, GError **error);
 
 G_END_DECLS

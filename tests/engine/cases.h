@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * cases.h: a test for every golden file of a part on every CPU device, and what the tests
- * of the transformers share.
+ * cases.h: a test for every golden file of a part on every device, and what the tests of the
+ * transformers share.
  */
 #pragma once
 
@@ -32,7 +32,7 @@ case_free(gpointer data)
 static inline void
 cases_add(const char *part, GTestDataFunc func)
 {
-  static const char *const devices[] = { "ref", "cpu" };
+  const char *const *devices = golden_devices();
   g_autofree char *folder = golden_path("golden", NULL);
   g_autofree char *prefix = g_strconcat(part, "-", NULL);
   g_autoptr(GError) error = NULL;
@@ -45,7 +45,7 @@ cases_add(const char *part, GTestDataFunc func)
     if (!g_str_has_prefix(file, prefix) || !g_str_has_suffix(file, ".safetensors"))
       continue;
     n++;
-    for (guint i = 0; i < G_N_ELEMENTS(devices); i++) {
+    for (guint i = 0; devices[i]; i++) {
       Case *c = g_new0(Case, 1);
       g_autofree char *path = NULL;
 

@@ -21,6 +21,9 @@ typedef struct {
   JsonObject *config;     /* what the reference model was made with */
 } Golden;
 
+/* The devices to test on: those that GOLDEN_DEVICES names ("cuda:0"), else "ref" and "cpu". */
+const char *const *golden_devices(void);
+
 /* A file of the data folder: golden_path("golden", "t5-len1.safetensors", NULL) is
  * tests/data/golden/t5-len1.safetensors. (transfer full) */
 char *golden_path(const char *first, ...) G_GNUC_NULL_TERMINATED;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "error.h"
+#include "pool-private.h"
 #include "tensor.h"
 
 #define MIB (G_GUINT64_CONSTANT(1) << 20)
@@ -23,7 +24,7 @@ counter_alloc(OsrOpsContext *ctx, size_t size)
 
   if (size > counter->capacity - counter->used)
     return NULL;
-  counter->used += size;
+  __atomic_add_fetch(&counter->used, size, __ATOMIC_RELAXED);
   counter->n_blocks++;
   return aligned_alloc(64, (MIN(size, 65536) + 63) / 64 * 64);
 }
@@ -34,17 +35,18 @@ counter_free(OsrOpsContext *ctx, void *ptr, size_t size)
   Counter *counter = (Counter *) ctx;
 
   g_assert_cmpuint(size, <=, counter->used);
-  counter->used -= size;
+  __atomic_sub_fetch(&counter->used, size, __ATOMIC_RELAXED);
   counter->n_blocks--;
   free(ptr);
 }
 
+/* Asked without the pool's lock. */
 static OsrResult
 counter_info(OsrOpsContext *ctx, size_t *free, size_t *total)
 {
   Counter *counter = (Counter *) ctx;
 
-  *free = counter->capacity - counter->used;
+  *free = counter->capacity - __atomic_load_n(&counter->used, __ATOMIC_RELAXED);
   *total = counter->capacity;
   return OSR_OK;
 }
@@ -266,9 +268,165 @@ test_pool_threshold(void)
   osr_pool_free(pool);
 }
 
+/* What an arena has had stays with it, in use or not, until the arena is freed. */
+static void
+test_arena_keeps(void)
+{
+  Counter counter;
+  OsrPool *pool = counter_pool(&counter, G_MAXUINT64);
+  OsrPoolArena *arena = osr_pool_arena_new(pool);
+  gpointer a, b, c;
+  OsrPoolStats stats;
+
+  osr_pool_release(pool, must_alloc(pool, 4096), 4096);
+  osr_pool_arena_begin(arena);
+  a = must_alloc(pool, 4096);
+  b = must_alloc(pool, 8192);
+  osr_pool_release(pool, a, 4096);
+  osr_pool_release(pool, b, 8192);
+  assert_stats(pool, 12288, 12288);
+  g_assert_true(must_alloc(pool, 8192) == b);
+  g_assert_true(must_alloc(pool, 4096) == a);
+  osr_pool_release(pool, a, 4096);
+  osr_pool_release(pool, b, 8192);
+  osr_pool_arena_end(arena);
+
+  /* The cache's block went into the arena, and nobody else gets it. */
+  osr_pool_get_stats(pool, &stats);
+  g_assert_cmpuint(stats.n_backend_allocs, ==, 2);
+  c = must_alloc(pool, 4096);
+  g_assert_true(c != a);
+  osr_pool_release(pool, c, 4096);
+  osr_pool_trim(pool, 0);
+  assert_stats(pool, 12288, 12288);
+  g_assert_cmpuint(counter.n_blocks, ==, 2);
+  osr_pool_set_limit(pool, 12288 + 4096);
+  g_assert_null(osr_pool_alloc(pool, 8192, NULL));
+  osr_pool_set_limit(pool, 0);
+
+  osr_pool_arena_free(arena);
+  assert_stats(pool, 0, 12288);
+  g_assert_true(must_alloc(pool, 4096) == a);
+  osr_pool_release(pool, a, 4096);
+  osr_pool_arena_free(NULL);
+  osr_pool_free(pool);
+  g_assert_cmpuint(counter.n_blocks, ==, 0);
+}
+
+/* Blocks that are held across the bounds of an arena's time. */
+static void
+test_arena_bounds(void)
+{
+  Counter counter;
+  OsrPool *pool = counter_pool(&counter, G_MAXUINT64);
+  OsrPoolArena *arena = osr_pool_arena_new(pool);
+  gpointer before = must_alloc(pool, 1024), late, later, other;
+
+  osr_pool_arena_begin(arena);
+  late = must_alloc(pool, 2048);
+  later = must_alloc(pool, 4096);
+  osr_pool_release(pool, before, 1024);
+  osr_pool_arena_end(arena);
+  assert_stats(pool, 7168, 7168);
+
+  /* Released inside: the arena's. */
+  other = must_alloc(pool, 1024);
+  g_assert_true(other != before);
+  osr_pool_release(pool, other, 1024);
+  /* Released after the end: the arena's too. */
+  osr_pool_release(pool, late, 2048);
+  other = must_alloc(pool, 2048);
+  g_assert_true(other != late);
+  osr_pool_release(pool, other, 2048);
+  osr_pool_arena_begin(arena);
+  g_assert_true(must_alloc(pool, 1024) == before);
+  g_assert_true(must_alloc(pool, 2048) == late);
+  osr_pool_release(pool, before, 1024);
+  osr_pool_release(pool, late, 2048);
+  osr_pool_arena_end(arena);
+  assert_stats(pool, 7168, 10240);
+
+  /* Released after the arena is gone: the pool's. */
+  osr_pool_arena_free(arena);
+  assert_stats(pool, 4096, 10240);
+  osr_pool_release(pool, later, 4096);
+  assert_stats(pool, 0, 10240);
+  g_assert_true(must_alloc(pool, 4096) == later);
+  osr_pool_release(pool, later, 4096);
+  osr_pool_free(pool);
+  g_assert_cmpuint(counter.n_blocks, ==, 0);
+}
+
+/* The blocks of a large batch serve a smaller one, and stay as large as they are. */
+static void
+test_arena_fit(void)
+{
+  static const gsize sizes[] = { 3000, 9000, 9000, 27000, 600, 45000 };
+  Counter counter;
+  OsrPool *pool = counter_pool(&counter, G_MAXUINT64);
+  OsrPoolArena *arena = osr_pool_arena_new(pool);
+  gpointer blocks[G_N_ELEMENTS(sizes)];
+  OsrPoolStats first = { 0 }, stats;
+
+  osr_pool_arena_begin(arena);
+  for (guint batch = 3; batch >= 1; batch--) {
+    for (guint i = 0; i < G_N_ELEMENTS(sizes); i++) {
+      blocks[i] = must_alloc(pool, sizes[i] * batch / 3);
+      for (guint j = 0; j < i; j++)
+        g_assert_true(blocks[j] != blocks[i]);
+    }
+    for (guint i = 0; i < G_N_ELEMENTS(sizes); i++)
+      osr_pool_release(pool, blocks[i], sizes[i] * batch / 3);
+    osr_pool_get_stats(pool, &stats);
+    if (batch == 3)
+      first = stats;
+    g_assert_cmpuint(stats.n_backend_allocs, ==, G_N_ELEMENTS(sizes));
+    g_assert_cmpuint(stats.allocated, ==, first.allocated);
+    g_assert_cmpuint(stats.peak_allocated, ==, first.allocated);
+    g_assert_cmpuint(stats.reserved, ==, first.reserved);
+  }
+  osr_pool_arena_end(arena);
+  osr_pool_arena_free(arena);
+  assert_stats(pool, 0, first.reserved);
+  osr_pool_free(pool);
+  g_assert_cmpuint(counter.used, ==, 0);
+}
+
+static gpointer
+alloc_in_thread(gpointer data)
+{
+  return must_alloc(data, 1024);
+}
+
+/* An arena is of a thread, and of a pool. */
+static void
+test_arena_is_local(void)
+{
+  Counter counter, elsewhere;
+  OsrPool *pool = counter_pool(&counter, G_MAXUINT64);
+  OsrPool *other = counter_pool(&elsewhere, G_MAXUINT64);
+  OsrPoolArena *arena = osr_pool_arena_new(pool);
+  gpointer mine, theirs;
+
+  osr_pool_arena_begin(arena);
+  mine = must_alloc(pool, 1024);
+  osr_pool_release(pool, mine, 1024);
+  theirs = g_thread_join(g_thread_new("other", alloc_in_thread, pool));
+  g_assert_true(theirs != mine);
+  osr_pool_release(other, must_alloc(other, 1024), 1024);
+  assert_stats(other, 0, 1024);
+  osr_pool_arena_end(arena);
+  osr_pool_release(pool, theirs, 1024);
+  assert_stats(pool, 1024, 2048);
+  osr_pool_arena_free(arena);
+  osr_pool_free(pool);
+  osr_pool_free(other);
+}
+
 typedef struct {
   OsrPool *pool;
   guint32 seed;
+  OsrPoolArena *arena; /* to be in every now and then, or NULL */
 } Worker;
 
 /* Fills its blocks with a pattern of its own: a block handed out twice does not survive. */
@@ -283,6 +441,10 @@ churn(gpointer data)
   for (guint i = 0; i < 6000; i++) {
     guint at = (guint) g_rand_int_range(rand, 0, 16);
 
+    if (worker->arena && i % 50 == 10)
+      osr_pool_arena_begin(worker->arena);
+    if (worker->arena && i % 50 == 40)
+      osr_pool_arena_end(worker->arena);
     if (blocks[at]) {
       for (gsize j = 0; j < sizes[at] / 4; j++)
         g_assert_cmpuint(blocks[at][j], ==, worker->seed + at);
@@ -323,6 +485,37 @@ test_pool_threads(void)
   g_assert_cmpuint(stats.reserved, ==, counter.used);
   g_assert_cmpuint(stats.peak_reserved, <=, 96 * 1024);
   g_assert_cmpuint(stats.peak_allocated, >, 0);
+  osr_pool_free(pool);
+  g_assert_cmpuint(counter.used, ==, 0);
+}
+
+/* Two threads in arenas of their own, two in one arena, two in none. */
+static void
+test_arena_threads(void)
+{
+  Counter counter;
+  OsrPool *pool = counter_pool(&counter, 256 * 1024);
+  OsrPoolArena *arenas[3];
+  Worker workers[6];
+  GThread *threads[6];
+  OsrPoolStats stats;
+
+  for (guint i = 0; i < 3; i++)
+    arenas[i] = osr_pool_arena_new(pool);
+  for (guint i = 0; i < 6; i++) {
+    workers[i] =
+        (Worker){ .pool = pool, .seed = 1000 * (i + 1), .arena = i < 4 ? arenas[MIN(i, 2)] : NULL };
+    threads[i] = g_thread_new("churn", churn, &workers[i]);
+  }
+  for (guint i = 0; i < 6; i++)
+    g_thread_join(threads[i]);
+  osr_pool_get_stats(pool, &stats);
+  g_assert_cmpuint(stats.allocated, >, 0);
+  for (guint i = 0; i < 3; i++)
+    osr_pool_arena_free(arenas[i]);
+  osr_pool_get_stats(pool, &stats);
+  g_assert_cmpuint(stats.allocated, ==, 0);
+  g_assert_cmpuint(stats.reserved, ==, counter.used);
   osr_pool_free(pool);
   g_assert_cmpuint(counter.used, ==, 0);
 }
@@ -546,6 +739,11 @@ main(int argc, char **argv)
   g_test_add_func("/pool/host", test_pool_host);
   g_test_add_func("/pool/threshold", test_pool_threshold);
   g_test_add_func("/pool/threads", test_pool_threads);
+  g_test_add_func("/arena/keeps", test_arena_keeps);
+  g_test_add_func("/arena/bounds", test_arena_bounds);
+  g_test_add_func("/arena/fit", test_arena_fit);
+  g_test_add_func("/arena/is-local", test_arena_is_local);
+  g_test_add_func("/arena/threads", test_arena_threads);
   g_test_add_func("/tensor/new", test_tensor_new);
   g_test_add_func("/tensor/overflow", test_tensor_overflow);
   g_test_add_func("/tensor/memory", test_tensor_memory);

@@ -270,6 +270,58 @@ test_golden(Fixture *f, gconstpointer data)
   g_assert_null(osr_checkpoint_lookup(golden->weights, "out.video"));
 }
 
+static void
+assert_same(OsrTensor *a, OsrTensor *b, gboolean same)
+{
+  g_assert_cmpuint(a->size, ==, b->size);
+  g_assert_cmpint(memcmp(a->data, b->data, a->size) == 0, ==, same);
+}
+
+/* Weights without a file: normal with deviation 1 / sqrt(inputs), the same for the same seed. */
+static void
+test_loader_random(Fixture *f, gconstpointer data)
+{
+  static const char *const names[] = { "a.weight", "b.weight", NULL };
+  static const char *const biases[] = { "a.bias", "b.bias", NULL };
+  g_autoptr(GError) error = NULL;
+  g_autoptr(OsrTensor) m = NULL, other = NULL, again = NULL, stack = NULL, conv = NULL;
+  g_autoptr(OsrTensor) bias = NULL, norm = NULL;
+  double sum = 0, squares = 0;
+  OsrLoader loader, second;
+  const float *v;
+
+  osr_loader_init_random(&loader, f->device, OSR_DTYPE_F32, 7, NULL);
+  osr_loader_init_random(&second, f->device, OSR_DTYPE_F32, 7, NULL);
+  g_assert_true(osr_loader_has(&loader, "anything"));
+  m = osr_loader_matrix(&loader, 200, 400, "m.weight");
+  other = osr_loader_matrix(&loader, 200, 400, "m.weight");
+  again = osr_loader_matrix(&second, 200, 400, "m.weight");
+  stack = osr_loader_stack(&loader, names, (gint64[]){ 3, 5 }, 4);
+  bias = osr_loader_stack(&loader, biases, (gint64[]){ 3, 5 }, 0);
+  norm = osr_loader_vector(&loader, 6, "norm.scale");
+  conv = osr_loader_conv3d(&loader, 2, 3, 1, 2, 2, "conv.weight");
+  g_assert_true(osr_loader_finish(&loader, &error));
+  g_assert_no_error(error);
+  assert_same(m, again, TRUE);
+  assert_same(m, other, FALSE);
+
+  v = m->data;
+  for (guint i = 0; i < 80000; i++) {
+    sum += v[i];
+    squares += (double) v[i] * v[i];
+  }
+  g_assert_cmpfloat_with_epsilon(sum / 80000, 0.0, 0.001);
+  g_assert_cmpfloat_with_epsilon(squares / 80000, 1.0 / 400, 0.0001);
+  g_assert_true(stack->dims[0] == 8 && stack->dims[1] == 4);
+  g_assert_true(conv->n_dims == 5 && conv->dims[1] == 1 && conv->dims[4] == 3);
+  g_assert_cmpint(bias->dims[0], ==, 8);
+  for (guint i = 0; i < 8; i++)
+    g_assert_cmpfloat(((const float *) bias->data)[i], ==, 0.0f);
+  for (guint i = 0; i < 6; i++)
+    g_assert_cmpfloat(((const float *) norm->data)[i], ==, 1.0f);
+  g_assert_cmpuint(loader.n_parameters, ==, 2 * 80000 + 32 + 8 + 6 + 24);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -279,6 +331,7 @@ main(int argc, char **argv)
   ADD("/loader/errors", test_loader_errors);
   ADD("/loader/memory", test_loader_memory);
   ADD("/loader/cancelled", test_loader_cancelled);
+  ADD("/loader/random", test_loader_random);
   ADD("/golden/read", test_golden);
 #undef ADD
   return g_test_run();

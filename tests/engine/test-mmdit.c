@@ -91,6 +91,42 @@ test_golden(gconstpointer data)
   }
 }
 
+/* The items of a batch with a time each, from memory of the device. */
+static void
+test_timesteps(gconstpointer data)
+{
+  g_autoptr(Golden) golden = golden_open("mmdit-guidance");
+  g_autoptr(OsrDevice) device = case_device(data);
+  g_auto(Inputs) in = inputs_read(golden, device);
+  g_autoptr(OsrMmdit) mmdit = case_mmdit(golden, &in.config, device);
+  g_autoptr(OsrTensor) timesteps = NULL, pred = NULL, ids = NULL;
+  g_autoptr(GError) error = NULL;
+
+  timesteps = osr_tensor_new_from_host(device, OSR_DTYPE_F32, 1, (gint64[]){ in.batch },
+                                       in.timesteps, &error);
+  g_assert_no_error(error);
+  g_assert_cmpuint(in.batch, >, 1);
+  g_assert_cmpfloat(in.timesteps[0], !=, in.timesteps[1]);
+  in.input.timesteps = timesteps;
+  in.input.guidance = in.guidance[0];
+  pred = osr_mmdit_forward(mmdit, &in.input, NULL, &error);
+  g_assert_no_error(error);
+  in.input.timesteps = NULL;
+  for (guint i = 0; i < in.batch; i++) {
+    g_autoptr(OsrTensor) part = case_item(pred, i), one = NULL;
+
+    in.guidance[i] = in.guidance[0];
+    one = forward_item(mmdit, &in, i);
+    g_assert_cmpfloat(case_difference(part, one), <=, 1e-5);
+  }
+
+  ids = osr_tensor_make(device, OSR_DTYPE_I32, &error, (int) in.batch, -1);
+  in.input.timesteps = ids;
+  g_assert_null(osr_mmdit_forward(mmdit, &in.input, NULL, &error));
+  g_assert_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT);
+  g_assert_nonnull(strstr(error->message, "timesteps is I32"));
+}
+
 /* A batch gives what its items give one by one. */
 static void
 test_batch(gconstpointer data)
@@ -381,6 +417,8 @@ main(int argc, char **argv)
   g_test_add_data_func("/mmdit/batch/split", &split, test_batch);
   g_test_add_data_func("/mmdit/batch/split-ref", &split_ref, test_batch);
   g_test_add_data_func("/mmdit/batch/guidance", &guidance, test_batch);
+  g_test_add_data_func("/mmdit/timesteps/cpu", "cpu", test_timesteps);
+  g_test_add_data_func("/mmdit/timesteps/ref", "ref", test_timesteps);
   g_test_add_data_func("/mmdit/storage/fused", &fused, test_storage);
   g_test_add_data_func("/mmdit/storage/split", &split, test_storage);
   g_test_add_data_func("/mmdit/geometries/fused", &fused, test_geometries);

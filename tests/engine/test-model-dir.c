@@ -296,12 +296,13 @@ test_bad_values(Fixture *fixture, G_GNUC_UNUSED gconstpointer data)
     { "config.json", "\"axes_dim\"", "\"axes\"", "mmdit.axes_dim: is missing" },
     /* ranges */
     { "config.json", "\"hidden_size\": 96", "\"hidden_size\": -96",
-      "mmdit.hidden_size: -96 is not in 1 to 65536" },
+      "mmdit.hidden_size: -96 is not in 1 to 1048576" },
     { "config.json", "\"hidden_size\": 96", "\"hidden_size\": 99999999999999999999",
       "mmdit.hidden_size: " },
     { "config.json", "\"num_heads\": 3", "\"num_heads\": 0",
-      "mmdit.num_heads: 0 is not in 1 to 1024" },
-    { "config.json", "\"mlp_ratio\": 2.5", "\"mlp_ratio\": -1", "mmdit.mlp_ratio: -1 is not in" },
+      "mmdit.num_heads: 0 is not in 1 to 1048576" },
+    { "config.json", "\"mlp_ratio\": 2.5", "\"mlp_ratio\": -1",
+      "mmdit: mlp_ratio -1 or theta 10000 is out of range" },
     { "config.json", "\"mlp_ratio\": 2.5", "\"mlp_ratio\": 1e999", "mmdit.mlp_ratio: inf" },
     { "config.json", "\"depth\": 2", "\"depth\": 100000", "mmdit.depth: 100000 is not in" },
     { "config.json", "[8, 12, 12]", "[8, 24]", "mmdit.axes_dim: has 2 elements, not 3 to 3" },
@@ -310,7 +311,8 @@ test_bad_values(Fixture *fixture, G_GNUC_UNUSED gconstpointer data)
     { "config.json", "[16, 32, 64, 64]", "[8,8,8,8,8,8,8,8,8]",
       "vae.block_out_channels: has 9 elements" },
     { "config.json", "\"max_length\": 40", "\"max_length\": 1", "t5.max_length: 1 is not in" },
-    { "config.json", "\"scale_factor\": 0.75", "\"scale_factor\": 0", "vae.scale_factor: 0 is" },
+    { "config.json", "\"scale_factor\": 0.75", "\"scale_factor\": 0",
+      "vae: latents cannot be scaled by 0" },
     { "config.json", "\"fps\": 12", "\"fps\": 0", "sampling.fps: 0 is not in" },
     { "t5/config.json", "\"d_kv\": 16", "\"d_kv\": 0", "t5/config.json: d_kv: 0 is not in" },
     { "t5/config.json", "\"d_kv\": 16", "\"d_k\": 16", "t5/config.json: d_kv: is missing" },
@@ -318,29 +320,41 @@ test_bad_values(Fixture *fixture, G_GNUC_UNUSED gconstpointer data)
       "clip/config.json: text_config.vocab_size: -2 is not in" },
     /* what one number says about another */
     { "config.json", "\"num_heads\": 3", "\"num_heads\": 7",
-      "mmdit.hidden_size: 96 is not a multiple of 7 heads" },
+      "mmdit: axes_dim 8, 12, 12 have to be even and add up to hidden_size 96 / num_heads 7" },
     { "config.json", "[8, 12, 12]", "[8, 12, 14]",
-      "mmdit.axes_dim: the sum is 34, hidden_size / num_heads is 32" },
-    { "config.json", "[8, 12, 12]", "[8, 11, 13]", "mmdit.axes_dim: 11 is odd" },
+      "mmdit: axes_dim 8, 12, 14 have to be even and add up to hidden_size 96 / num_heads 3" },
+    { "config.json", "[8, 12, 12]", "[8, 11, 13]", "mmdit: axes_dim 8, 11, 13 have to be even" },
     { "config.json", "\"patch_size\": 2", "\"patch_size\": 1", "mmdit.in_channels: 64 is not 16" },
     { "config.json", "\"vec_in_dim\": 48", "\"vec_in_dim\": 47",
       "mmdit.vec_in_dim: 47 is not CLIP's hidden_size, 48" },
     { "config.json", "\"context_in_dim\": 64", "\"context_in_dim\": 65",
       "mmdit.context_in_dim: 65 is not T5's d_model, 64" },
     { "config.json", "\"norm_num_groups\": 8", "\"norm_num_groups\": 12",
-      "vae.block_out_channels: 16 is not a multiple of norm_num_groups, 12" },
+      "vae: 16 channels in block 0 do not divide into 12 groups" },
     { "config.json", "\"spatial_compression_ratio\": 8", "\"spatial_compression_ratio\": 6",
-      "vae.spatial_compression_ratio: 6 is not a power of two" },
+      "vae: compression of 4 in time and 6 in space is not possible" },
     { "config.json", "\"spatial_compression_ratio\": 8", "\"spatial_compression_ratio\": 32",
-      "vae.spatial_compression_ratio: 32 is not a power of two up to 16" },
+      "vae: compression of 4 in time and 32 in space is not possible with 4 blocks" },
     { "config.json", "\"time_compression_ratio\": 4", "\"time_compression_ratio\": 2",
-      "vae.time_compression_ratio: 2 is neither" },
+      "vae: compression of 2 in time and 8 in space is not possible" },
     { "config.json", "\"max_length\": 24", "\"max_length\": 33",
       "clip.max_length: 33 is more than CLIP's 32 positions" },
     { "config.json", "\"num_frames\": 33", "\"num_frames\": 32", "sampling: 32 frames" },
     { "config.json", "\"width\": 128", "\"width\": 130", "sampling: " },
     { "clip/config.json", "\"num_attention_heads\": 3", "\"num_attention_heads\": 5",
-      "hidden_size: 48 is not a multiple of 5 heads" },
+      "clip/config.json: clip: hidden_size 48 is not a multiple of num_attention_heads 5" },
+    /* what load() would refuse */
+    { "config.json", "\"layers_per_block\": 1", "\"layers_per_block\": 9",
+      "vae: 4 blocks of 9 layers; 1 to 8 blocks of 1 to 8 layers are possible" },
+    { "config.json", "\"patch_size\": 2", "\"patch_size\": 257",
+      "mmdit: in_channels 64 is not a multiple of patch_size 257 squared" },
+    { "config.json", "\"mlp_ratio\": 2.5", "\"mlp_ratio\": 1e9", "mmdit: mlp_ratio 1e+09" },
+    { "t5/config.json", "\"relative_attention_num_buckets\": 32",
+      "\"relative_attention_num_buckets\": 30", "t5: 30 relative_attention_num_buckets" },
+    { "config.json", "\"num_frames\": 33", "\"num_frames\": 65537",
+      "sampling.num_frames: 65537 is not in 1 to 65533" },
+    { "config.json", "\"width\": 128", "\"width\": 8208",
+      "sampling.width: 8208 is not in 16 to 8192" },
     /* other models */
     { "config.json", "hunyuan_vae", "dc_ae", "vae.type: \"dc_ae\"" },
     { "t5/config.json", "\"t5\"", "\"bert\"", "model_type: \"bert\"" },
@@ -364,6 +378,18 @@ test_bad_values(Fixture *fixture, G_GNUC_UNUSED gconstpointer data)
 
   edit(fixture, "config.json", "open-sora-v2", "open-sora-v9");
   assert_opens_not(fixture, OSR_ERROR_UNSUPPORTED, "family: \"open-sora-v9\" is not known");
+}
+
+/* The other way round: what load() takes opens. */
+static void
+test_large_patch(Fixture *fixture, G_GNUC_UNUSED gconstpointer data)
+{
+  edit(fixture, "config.json", "\"patch_size\": 2", "\"patch_size\": 32");
+  edit(fixture, "config.json", "\"in_channels\": 64", "\"in_channels\": 16384");
+  edit(fixture, "config.json", "\"width\": 128, \"height\": 96", "\"width\": 512, \"height\": 256");
+  g_autoptr(OsrModelDir) dir = open_ok(fixture);
+
+  g_assert_cmpuint(dir->mmdit.patch_size, ==, 32);
 }
 
 static void
@@ -581,9 +607,10 @@ test_hub_bad(Fixture *fixture, G_GNUC_UNUSED gconstpointer data)
     { "txt_in.weight", "text_in.weight", "tensor txt_in.weight is missing", OSR_ERROR_NOT_FOUND },
     { "img_in.weight 3072 64", "img_in.weight 3072", "img_in.weight has no usable size 1",
       OSR_ERROR_SHAPE },
-    { "query_norm.scale 128", "query_norm.scale 100", "mmdit.hidden_size", OSR_ERROR_INVALID_FILE },
-    { "query_norm.scale 128", "query_norm.scale 64", "mmdit.axes_dim: the sum is 128",
-      OSR_ERROR_INVALID_FILE },
+    { "query_norm.scale 128", "query_norm.scale 100",
+      "Open_Sora_v2.safetensors: mmdit: axes_dim 16, 56, 56", OSR_ERROR_INVALID_FILE },
+    { "query_norm.scale 128", "query_norm.scale 64",
+      "have to be even and add up to hidden_size 3072 / num_heads 48", OSR_ERROR_INVALID_FILE },
     { "txt_in.weight 3072 4096", "txt_in.weight 3072 2048", "mmdit.context_in_dim: 2048",
       OSR_ERROR_INVALID_FILE },
   };
@@ -620,11 +647,11 @@ test_default_path(Fixture *fixture, G_GNUC_UNUSED gconstpointer data)
   g_assert_nonnull(dir);
   g_assert_cmpstr(dir->path, ==, fixture->path);
 
-  /* Installed or not, the tiny model's folder is called that. */
+  /* The place of the installed one, whether there is any or not. */
   g_unsetenv("OPENSORA_MODEL");
   g_autofree char *tiny = osr_model_dir_default_path();
   g_assert_true(g_path_is_absolute(tiny));
-  g_assert_true(g_str_has_suffix(tiny, "/tiny-model"));
+  g_assert_true(g_str_has_suffix(tiny, "/opensora/tiny-model"));
   if (before != NULL)
     g_setenv("OPENSORA_MODEL", before, TRUE);
 }
@@ -643,6 +670,7 @@ main(int argc, char **argv)
   add("/model-dir/own", set_up, test_own);
   add("/model-dir/defaults", set_up, test_defaults);
   add("/model-dir/bad-values", set_up, test_bad_values);
+  add("/model-dir/large-patch", set_up, test_large_patch);
   add("/model-dir/deep-config", set_up, test_deep_config);
   add("/model-dir/missing", set_up, test_missing);
   add("/model-dir/sharded-t5", set_up, test_sharded_t5);

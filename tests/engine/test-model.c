@@ -17,8 +17,8 @@ is_model_folder(const char *path)
   return g_file_test(own, G_FILE_TEST_EXISTS) || g_file_test(hub, G_FILE_TEST_EXISTS);
 }
 
-/* The model of OPENSORA_MODEL, or the one in the source tree; NULL and the test skipped
- * where there is none. */
+/* The model of OPENSORA_MODEL, or the one that is installed; NULL and the test skipped where
+ * there is none. */
 static OsrModel *
 open_model(OsrDevice *device)
 {
@@ -61,7 +61,7 @@ test_shared(void)
   g_autoptr(OsrDevice) cpu = open_device("cpu");
   g_autoptr(OsrDevice) ref = open_device("ref");
   g_autoptr(OsrModel) model = open_model(cpu);
-  g_autoptr(OsrModel) again = NULL, dotted = NULL, linked = NULL, other = NULL;
+  g_autoptr(OsrModel) again = NULL, dotted = NULL, linked = NULL, other = NULL, f32 = NULL;
   g_autoptr(GError) error = NULL;
   g_autofree char *folder = NULL, *link = NULL, *dots = NULL, *path = NULL;
 
@@ -86,6 +86,13 @@ test_shared(void)
   g_assert_true(osr_model_get_device(model) == cpu);
   g_assert_true(osr_model_get_device(other) == ref);
   g_assert_cmpstr(osr_model_get_dir(model)->family, ==, "open-sora-v2");
+
+  f32 = osr_model_get_as(path, cpu, OSR_DTYPE_F32, &error);
+  g_assert_no_error(error);
+  g_assert_true(f32 == model);
+  g_assert_cmpint(osr_model_get_dtype(f32), ==, OSR_DTYPE_F32);
+  g_assert_null(osr_model_get_as(path, cpu, OSR_DTYPE_BF16, &error));
+  g_assert_error(error, OSR_ERROR, OSR_ERROR_UNSUPPORTED);
 
   g_unlink(link);
   g_rmdir(folder);
@@ -419,6 +426,109 @@ test_latent_dims(void)
   g_assert_cmpuint(dims[0], ==, 1);
 }
 
+/* A copy of the model's folder by links, but without @without. */
+static char *
+link_folder(const char *from, const char *without)
+{
+  static const char *const names[] = {
+    "config.json",
+    "mmdit.safetensors",
+    "vae.safetensors",
+    "t5/config.json",
+    "t5/model.safetensors",
+    "t5/spiece.model",
+    "t5/tokenizer_config.json",
+    "clip/config.json",
+    "clip/merges.txt",
+    "clip/model.safetensors",
+    "clip/vocab.json",
+  };
+  g_autoptr(GError) error = NULL;
+  char *folder = g_dir_make_tmp("opensora-model-XXXXXX", &error);
+  g_autofree char *t5 = g_build_filename(folder, "t5", NULL);
+  g_autofree char *clip = g_build_filename(folder, "clip", NULL);
+
+  g_assert_no_error(error);
+  g_assert_cmpint(g_mkdir(t5, 0700), ==, 0);
+  g_assert_cmpint(g_mkdir(clip, 0700), ==, 0);
+  for (guint i = 0; i < G_N_ELEMENTS(names); i++) {
+    g_autofree char *target = g_build_filename(from, names[i], NULL);
+    g_autofree char *link = g_build_filename(folder, names[i], NULL);
+
+    if (!g_str_equal(names[i], without))
+      g_assert_cmpint(symlink(target, link), ==, 0);
+  }
+  return folder;
+}
+
+static void
+remove_folder(const char *folder)
+{
+  static const char *const parts[] = { "t5", "clip", "" };
+
+  for (guint i = 0; i < G_N_ELEMENTS(parts); i++) {
+    g_autofree char *part = g_build_filename(folder, parts[i], NULL);
+    g_autoptr(GDir) dir = g_dir_open(part, 0, NULL);
+
+    for (const char *name; (name = g_dir_read_name(dir)) != NULL;) {
+      g_autofree char *path = g_build_filename(part, name, NULL);
+      g_unlink(path);
+    }
+    g_rmdir(part);
+  }
+}
+
+static void
+assert_encodes_not(const char *folder, OsrDevice *device, const char *file, const char *message)
+{
+  g_autoptr(GError) error = NULL;
+  g_autoptr(OsrModel) model = osr_model_get(folder, device, &error);
+  g_autoptr(OsrTensor) txt = NULL, vec = NULL;
+
+  g_assert_no_error(error);
+  g_assert_false(osr_model_encode_text(model, "a cube", &txt, &vec, NULL, NULL, &error));
+  g_assert_error(error, OSR_ERROR, OSR_ERROR_INVALID_FILE);
+  g_assert_nonnull(strstr(error->message, folder));
+  g_assert_nonnull(strstr(error->message, file));
+  if (!strstr(error->message, message))
+    g_error("\"%s\" does not say \"%s\"", error->message, message);
+}
+
+/* A tokenizer with more tokens than the embedding has rows: T5's sentinels if nobody says that
+ * there are none, and a CLIP config of another model. */
+static void
+test_vocabulary(void)
+{
+  g_autoptr(OsrDevice) device = open_device("cpu");
+  g_autofree char *path = osr_model_dir_default_path();
+  g_autofree char *no_sentinels = g_build_filename(path, "t5", "tokenizer_config.json", NULL);
+  g_autofree char *folder = NULL, *config = NULL;
+  g_autoptr(GError) error = NULL;
+
+  if (!g_file_test(no_sentinels, G_FILE_TEST_EXISTS)) {
+    g_test_skip("there is no tiny model");
+    return;
+  }
+
+  folder = link_folder(path, "t5/tokenizer_config.json");
+  assert_encodes_not(folder, device, "t5/spiece.model",
+                     "the tokenizer has 516 tokens, T5's config.json a vocab_size of 416");
+  remove_folder(folder);
+  g_free(folder);
+
+  folder = link_folder(path, "clip/config.json");
+  config = g_build_filename(folder, "clip", "config.json", NULL);
+  g_file_set_contents(config,
+                      "{\"vocab_size\": 900, \"hidden_size\": 128, \"intermediate_size\": 256,"
+                      " \"num_hidden_layers\": 3, \"num_attention_heads\": 4,"
+                      " \"max_position_embeddings\": 64, \"eos_token_id\": 899}",
+                      -1, &error);
+  g_assert_no_error(error);
+  assert_encodes_not(folder, device, "clip/vocab.json",
+                     "the tokenizer has 962 tokens, CLIP's config.json a vocab_size of 900");
+  remove_folder(folder);
+}
+
 static void
 test_wrong_folder(void)
 {
@@ -455,6 +565,7 @@ main(int argc, char **argv)
   g_test_add_func("/model/bad-text", test_bad_text);
   g_test_add_func("/model/text-threads", test_text_threads);
   g_test_add_func("/model/latent-dims", test_latent_dims);
+  g_test_add_func("/model/vocabulary", test_vocabulary);
   g_test_add_func("/model/wrong-folder", test_wrong_folder);
   return g_test_run();
 }

@@ -64,6 +64,10 @@ runs 2 generate --prompt "a cube" --output "$work/x.y4m" --steps -3
 says "--steps cannot be -3"
 runs 2 generate --prompt "a cube" --output "$work/x.y4m" --tiling wild
 says "wild"
+for threads in 2147483647 1025 -1; do
+  runs 2 bench --threads $threads
+  says "--threads is 1 to 1024, not $threads"
+done
 runs 2 bench --repeat 0
 says "--repeat"
 runs 2 bench --tiny --model "$work"
@@ -138,11 +142,26 @@ runs 1 run --component vae-decode --weights "$work/vae-t5.safetensors" \
 says "'latent' is missing"
 runs 1 run --component t5 --weights "$work/vae-t5.safetensors" \
   --inputs "$golden/t5-len37.safetensors" --output "$work/out.safetensors"
-says "config:"
-echo '{ "d_model": [' >"$work/config.json"
-runs 1 run --component t5 --weights "$work/t5-len37.safetensors" --config "$work/config.json" \
+says "vae-t5.safetensors: config: vocab_size: is missing"
+
+# config TEXT MESSAGE: a config that cannot be
+config()
+{
+  echo "$1" >"$work/config.json"
+  runs 1 run --component t5 --weights "$work/t5-len37.safetensors" --config "$work/config.json" \
+    --inputs "$golden/t5-len37.safetensors" --output "$work/out.safetensors"
+  says "$work/config.json: "
+  says "$2"
+}
+
+sizes='"d_model": 24, "d_kv": 8, "d_ff": 40, "num_layers": 2, "num_heads": 3'
+config '{ "d_model": [' "offset"
+config "{ \"vocab_size\": 40, $sizes, \"x\": [[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[" "nested too deep"
+config "{ \"vocab_size\": 4294967336, $sizes }" "vocab_size: 4294967336 is not in 1 to 1048576"
+config "{ \"vocab_size\": 40, $sizes, \"model_type\": \"bert\" }" "model_type: \"bert\" is not"
+runs 1 run --component t5 --weights "$work/t5-len37.safetensors" --config "$work/no.json" \
   --inputs "$golden/t5-len37.safetensors" --output "$work/out.safetensors"
-says "config:"
+says "no.json"
 runs 2 run --component cube --weights "$work/t5-len37.safetensors" \
   --inputs "$golden/t5-len37.safetensors" --output "$work/out.safetensors"
 says "cube"
@@ -156,6 +175,8 @@ if ! "$tool" info >"$work/out" 2>"$work/err"; then
 fi
 prints '^mmdit +[0-9]+ '
 prints '^sampling '
+prints '^sizes +of resolution [0-9]+px: 2\.39:1 [0-9]+ x [0-9]+, 2:1 [0-9]+ x [0-9]+, '
+prints '3:4 [0-9]+ x [0-9]+$'
 runs 0 plan --num-frames 5 --steps 3
 prints '^denoise .*e\+'
 prints 'estimates'
@@ -192,6 +213,23 @@ says "UTF-8"
 runs 1 generate --prompt "a red cube" --output "$work/c.y4m" --device cpu --num-frames 6
 says "frames"
 [ ! -e "$work/c.y4m" ] || fail "a file is left behind"
+
+# One model alone, on random weights
+sizes="--model $OPENSORA_MODEL --device cpu --repeat 3 --warm-up 1"
+runs 0 parts mmdit --grid 3x4x4 --batch 2 $sizes
+prints '^mmdit +3x4x4 batch 2 text 64: median [0-9.]+ ms, best [0-9.]+ ms of 3; .* TFLOP/s; peak'
+runs 0 parts vae --grid 2x4x4 $sizes
+prints '^vae +2x4x4 batch 1: median'
+runs 0 parts t5 --tokens 9 $sizes
+prints '^t5 +text 9: median'
+runs 0 parts clip $sizes
+prints '^clip +text 64: median'
+runs 2 parts wheel
+says "mmdit, vae, t5 or clip"
+runs 2 parts mmdit --grid 3x4 $sizes
+says "FRAMESxROWSxCOLUMNS"
+runs 2 parts t5 --preset open-sora-v9
+says "open-sora-v2"
 
 # Interrupted in the middle
 status=0

@@ -7,8 +7,6 @@
 
 #define TOLERANCE 1e-4
 
-static const char *const devices[] = { "ref", "cpu" };
-
 /* Reading the goldens */
 
 static guint
@@ -570,6 +568,7 @@ test_tile_errors(void)
 static void
 add_goldens(void)
 {
+  const char *const *devices = golden_devices();
   g_autofree char *folder = golden_path("golden", NULL);
   g_autoptr(GError) error = NULL;
   g_autoptr(GDir) dir = g_dir_open(folder, 0, &error);
@@ -581,13 +580,13 @@ add_goldens(void)
     if (!g_str_has_prefix(file, "vae-") || !g_str_has_suffix(file, ".safetensors"))
       continue;
     n++;
-    for (guint i = 0; i < G_N_ELEMENTS(devices); i++) {
+    for (guint i = 0; devices[i]; i++) {
       Case *c = g_new(Case, 1);
       g_autofree char *path = NULL;
 
       c->device = devices[i];
       c->golden = g_strndup(file, strlen(file) - strlen(".safetensors"));
-      path = g_strdup_printf("/vae/golden/%s/%s", c->golden, c->device);
+      path = g_strdup_printf("/vae/golden/%s/%s", c->device, c->golden);
       g_test_add_data_func_full(path, c, test_golden, case_free);
     }
   }

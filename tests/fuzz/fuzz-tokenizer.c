@@ -96,7 +96,7 @@ try_text(OsrTokenizer *tokenizer, const char *text)
 
   if (ids == NULL) {
     g_assert_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT);
-    g_assert_true(!g_utf8_validate(text, -1, NULL) || strlen(text) > 1 << 16);
+    g_assert_false(g_utf8_validate(text, -1, NULL));
     return;
   }
   g_assert_no_error(error);

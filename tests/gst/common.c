@@ -11,13 +11,15 @@ static struct {
   OsrDevice *device;
   OsrModelDir *dir;
   char *folder;
+  GPtrArray *clips; /* Clip */
 } state;
 
 /* Elements of other plug-ins that the tests use, by the plug-in that has them. Loading them
  * by name keeps the registry, and the tests, independent of what else is installed. */
 static const char *const plugins[] = {
-  "app", "coreelements",      "coretracers",       "playback",
-  "png", "typefindfunctions", "videoconvertscale", "videotestsrc"
+  "app",         "avi", "coreelements",      "coretracers",
+  "playback",    "png", "typefindfunctions", "videoconvertscale",
+  "videotestsrc"
 };
 
 static void
@@ -37,16 +39,6 @@ load_plugins(void)
   gst_object_unref(own);
 }
 
-gboolean
-have_element(const char *name)
-{
-  GstElementFactory *factory = gst_element_factory_find(name);
-  gboolean found = factory != NULL;
-
-  gst_clear_object(&factory);
-  return found;
-}
-
 /* From here on objects are counted. */
 static void
 setup(void)
@@ -64,6 +56,7 @@ setup(void)
   g_assert_no_error(error);
   state.folder = g_dir_make_tmp("opensora-XXXXXX", &error);
   g_assert_no_error(error);
+  state.clips = g_ptr_array_new_with_free_func(g_free);
 }
 
 /* The structure is not freed: it holds the only references, as it were, to what it lists. */
@@ -118,6 +111,7 @@ teardown(void)
   fail_unless(stats.allocated == 0, "leaked tensors of %" G_GUINT64_FORMAT " bytes",
               stats.allocated);
   remove_folder();
+  g_ptr_array_unref(state.clips);
   g_free(state.folder);
   osr_model_dir_free(state.dir);
   osr_device_unref(state.device);
@@ -134,22 +128,28 @@ common_case(Suite *suite, const char *name)
 }
 
 int
+common_main_with(int argc, char **argv, Suite *(*make_suite)(void), const char *const *needed)
+{
+  gst_check_init(&argc, &argv);
+  load_plugins();
+  for (guint i = 0; needed[i]; i++) {
+    GstElementFactory *factory = gst_element_factory_find(needed[i]);
+
+    if (!factory) {
+      g_print("skipped: there is no element %s\n", needed[i]);
+      return 77;
+    }
+    gst_object_unref(factory);
+  }
+  return gst_check_run_suite(make_suite(), argv[0], argv[0]);
+}
+
+int
 common_main(int argc, char **argv, Suite *(*make_suite)(void) )
 {
-  g_autofree char *model = NULL;
-  g_autofree char *config = NULL;
-  Suite *suite;
+  static const char *const nothing[] = { NULL };
 
-  gst_check_init(&argc, &argv);
-  model = osr_model_dir_default_path();
-  config = g_build_filename(model, "config.json", NULL);
-  if (!g_file_test(config, G_FILE_TEST_EXISTS)) {
-    g_print("skipped: there is no model at %s\n", model);
-    return 77;
-  }
-  load_plugins();
-  suite = make_suite();
-  return gst_check_run_suite(suite, argv[0], argv[0]);
+  return common_main_with(argc, argv, make_suite, nothing);
 }
 
 OsrDevice *
@@ -181,14 +181,45 @@ temp_file(const char *name, const char *contents, gssize length)
 
 /* Buffers */
 
-const GstOpenSoraClipMeta *
+static const char *
+get_string(const GstStructure *s, const char *field)
+{
+  return g_intern_string(gst_structure_get_string(s, field));
+}
+
+const Clip *
 clip_meta(GstBuffer *buffer)
 {
-  const GType api = g_type_from_name("GstOpenSoraClipMetaAPI");
-  GstMeta *meta = api ? gst_buffer_get_meta(buffer, api) : NULL;
+  GstCustomMeta *meta = gst_buffer_get_custom_meta(buffer, "GstOpenSoraClipMeta");
+  Clip *clip = g_new0(Clip, 1);
+  const GstStructure *s;
 
+  g_ptr_array_add(state.clips, clip);
   fail_unless(meta != NULL);
-  return (const GstOpenSoraClipMeta *) meta;
+  s = gst_custom_meta_get_structure(meta);
+  clip->n_fields = (guint) gst_structure_n_fields(s);
+  clip->prompt = get_string(s, "prompt");
+  clip->negative_prompt = get_string(s, "negative-prompt");
+  clip->model = get_string(s, "model");
+  clip->reference = get_string(s, "reference");
+  clip->condition = get_string(s, "condition");
+  gst_structure_get_uint64(s, "seed", &clip->seed);
+  gst_structure_get_uint(s, "clip", &clip->clip);
+  gst_structure_get_uint(s, "motion-score", &clip->motion_score);
+  gst_structure_get_uint(s, "steps", &clip->steps);
+  gst_structure_get_uint(s, "frames", &clip->frames);
+  gst_structure_get_uint(s, "width", &clip->width);
+  gst_structure_get_uint(s, "height", &clip->height);
+  gst_structure_get_fraction(s, "framerate", &clip->fps_n, &clip->fps_d);
+  gst_structure_get_double(s, "guidance", &clip->guidance);
+  gst_structure_get_double(s, "guidance-image", &clip->guidance_image);
+  gst_structure_get_double(s, "flow-shift", &clip->flow_shift);
+  gst_structure_get_boolean(s, "decorate", &clip->decorate);
+  gst_structure_get_boolean(s, "text-oscillation", &clip->text_oscillation);
+  gst_structure_get_boolean(s, "image-oscillation", &clip->image_oscillation);
+  gst_structure_get_boolean(s, "temporal-scaling", &clip->temporal_scaling);
+  gst_structure_get_boolean(s, "shift", &clip->shift);
+  return clip;
 }
 
 OsrTensor *
@@ -229,6 +260,19 @@ void
 assert_same_tensors(GstBuffer *a, GstBuffer *b)
 {
   fail_unless(same_tensors(a, b));
+}
+
+gboolean
+same_frame(GstBuffer *clip, gint t, GstBuffer *reference, gint u)
+{
+  const OsrTensor *a = tensor_of(clip, 0), *b = tensor_of(reference, 0);
+  const gsize size = (gsize) (a->dims[1] * a->dims[2] * a->dims[3]) * sizeof(float);
+
+  assert_equals_int(a->dims[1], b->dims[1]);
+  assert_equals_int(a->dims[2], b->dims[2]);
+  t = t < 0 ? (gint) a->dims[0] + t : t;
+  return memcmp((const guint8 *) a->data + (gsize) t * size,
+                (const guint8 *) b->data + (gsize) u * size, size) == 0;
 }
 
 /* Pipelines */

@@ -10,7 +10,6 @@
 #include <gst/check/gstharness.h>
 
 #include "gstopensora.h"
-#include "gstopensoraclipmeta.h"
 #include "gstopensoramemory.h"
 
 /* How long a test waits for what has to come, and for what has to be quick. */
@@ -19,10 +18,10 @@
 
 /* What ends up in a test case: test_..., with the setup and the leak check around each. */
 TCase *common_case(Suite *suite, const char *name);
-/* Runs the suite; 77 (skipped) without a model. */
+/* Runs the suite. */
 int common_main(int argc, char **argv, Suite *(*make_suite)(void) );
-/* Whether an element of another plug-in is there. */
-gboolean have_element(const char *name);
+/* The same; 77 (skipped) where one of the elements that are needed is not installed. */
+int common_main_with(int argc, char **argv, Suite *(*make_suite)(void), const char *const *needed);
 
 /* The device that the elements use, held from before the test to its end. */
 OsrDevice *common_device(void);
@@ -32,13 +31,30 @@ const OsrModelDir *common_model_dir(void);
 char *temp_path(const char *name);
 char *temp_file(const char *name, const char *contents, gssize length);
 
-/* The clip meta of a buffer, fails if there is none. */
-const GstOpenSoraClipMeta *clip_meta(GstBuffer *buffer);
+/**
+ * Clip:
+ *
+ * What the clip meta of a buffer says, read as an application does: with GStreamer's own means
+ * and the names in the documentation. NULL and 0 for fields that are not there.
+ */
+typedef struct {
+  const char *prompt, *negative_prompt, *model, *reference, *condition;
+  guint64 seed;
+  guint clip, motion_score, steps, frames, width, height, n_fields;
+  gint fps_n, fps_d;
+  double guidance, guidance_image, flow_shift;
+  gboolean decorate, text_oscillation, image_oscillation, temporal_scaling, shift;
+} Clip;
+
+/* Fails if there is none. (transfer none; until the end of the test) */
+const Clip *clip_meta(GstBuffer *buffer);
 /* The tensor in memory @i, fails if there is none. (transfer none) */
 OsrTensor *tensor_of(GstBuffer *buffer, guint i);
 /* fails unless the tensors of both are the same, element by element. */
 void assert_same_tensors(GstBuffer *a, GstBuffer *b);
 gboolean same_tensors(GstBuffer *a, GstBuffer *b);
+/* Latent frame @t of @clip (from the end if negative) against frame @u of @reference. */
+gboolean same_frame(GstBuffer *clip, gint t, GstBuffer *reference, gint u);
 
 /* The element of that name inside @bin. (transfer none) */
 GstElement *child(GstElement *bin, const char *name);
@@ -73,7 +89,7 @@ const GstStructure *run_caps(Run *run, guint i);
 GstMessage *wait_message(GstBus *bus, GstMessageType type);
 /* The next error on @bus has to be that one, with @part in its message. */
 void wait_error(GstBus *bus, GQuark domain, int code, const char *part);
-/* Waits until an element reports a step of @stage. */
+/* Waits until an element reports a step of @stage; errors end the test. */
 void wait_progress(GstBus *bus, const char *stage);
 
 /* A harness for an element with @format's properties, and its bus. */

@@ -33,7 +33,7 @@ assert_size(Run *r, gint width, gint height, gint frames)
   assert_equals_int(latent->dims[3], common_model_dir()->vae.latent_channels);
   assert_equals_int(clip_meta(run_buffer(r, 0))->width, width);
   assert_equals_int(clip_meta(run_buffer(r, 0))->height, height);
-  assert_equals_int(clip_meta(run_buffer(r, 0))->num_frames, frames);
+  assert_equals_int(clip_meta(run_buffer(r, 0))->frames, frames);
 }
 
 GST_START_TEST(test_caps)
@@ -101,7 +101,7 @@ GST_START_TEST(test_size_from_video)
                   "! appsink name=out",
       NULL);
   g_autoptr(Run) r = run_pipeline(pipeline);
-  const GstOpenSoraClipMeta *meta;
+  const Clip *meta;
 
   g_assert_no_error(r->error);
   assert_equals_int(r->samples->len, 5);
@@ -119,7 +119,10 @@ GST_START_TEST(test_impossible_sizes)
   run_fails(SETTINGS, "either", SRC DENOISE "width=64 resolution=256px" OUT);
   run_fails(SETTINGS, "256px", SRC DENOISE "resolution=large" OUT);
   run_fails(SETTINGS, "16:9", SRC DENOISE "aspect-ratio=5:1" OUT);
-  run_fails(SETTINGS, "multiples of 16", SRC DENOISE "width=50 height=32" OUT);
+  run_fails(SETTINGS, "width 50 (the nearest are 48 and 64)", SRC DENOISE "width=50 height=32" OUT);
+  run_fails(SETTINGS, "height 8 (the nearest is 16)", SRC DENOISE "width=32 height=8" OUT);
+  run_fails(SETTINGS, "no side can be above 8192",
+            SRC DENOISE "resolution=8192px aspect-ratio=2.39:1" OUT);
   run_fails(SETTINGS, "width 64",
             SRC DENOISE "width=64 ! capsfilter caps=\"" LATENT ",width=32\"" OUT);
   run_fails(SETTINGS, "multiples of 4 plus 1", SRC DENOISE "num-frames=6 width=32 height=32" OUT);
@@ -130,7 +133,8 @@ GST_END_TEST
 GST_START_TEST(test_impossible_video)
 {
   static const char *const wanted[][2] = {
-    { "video/x-raw,width=100", "multiples of 16" },
+    { "video/x-raw,width=100", "width 100 (the nearest are 96 and 112)" },
+    { "video/x-raw,width=8200,height=90", "width 8200 (the nearest is 8192), height 90" },
     { "video/x-raw,framerate=300/1", "1 to 240" },
   };
 
@@ -158,13 +162,13 @@ GST_START_TEST(test_parameters)
                                    "steps=3 guidance=2.5 num-frames=5 width=32 height=32" OUT);
   g_autoptr(Run) other = run_ok(1, "opensoratextsrc prompt=\"a red circle\" ! opensoradenoise "
                                    "steps=3 guidance=9 num-frames=5 width=32 height=32" OUT);
-  const GstOpenSoraClipMeta *meta = clip_meta(run_buffer(r, 0));
+  const Clip *meta = clip_meta(run_buffer(r, 0));
 
   assert_equals_string(meta->prompt, "a red circle");
   assert_equals_int(meta->steps, 3);
   assert_equals_float(meta->guidance, 2.5);
-  assert_equals_float(meta->guidance_img, 1.25);
-  assert_equals_int(meta->condition, OSR_CONDITION_T2V);
+  assert_equals_float(meta->guidance_image, 1.25);
+  assert_equals_string(meta->condition, "t2v");
   assert_same_tensors(run_buffer(r, 0), run_buffer(again, 0));
   fail_if(same_tensors(run_buffer(r, 0), run_buffer(other, 0)));
 }
@@ -174,11 +178,11 @@ GST_START_TEST(test_default_parameters)
 {
   const OsrSamplingParams *defaults = &common_model_dir()->sampling;
   g_autoptr(Run) r = run_ok(1, SRC "! opensoradenoise " SMALL OUT);
-  const GstOpenSoraClipMeta *meta = clip_meta(run_buffer(r, 0));
+  const Clip *meta = clip_meta(run_buffer(r, 0));
 
   assert_equals_int(meta->steps, defaults->num_steps);
   assert_equals_float(meta->guidance, defaults->guidance);
-  assert_equals_float(meta->guidance_img, defaults->guidance_img);
+  assert_equals_float(meta->guidance_image, defaults->guidance_img);
 }
 GST_END_TEST
 
@@ -248,7 +252,7 @@ note_buffer(GstPad *pad, GstPadProbeInfo *info, gpointer element)
 static void
 check_step(const GstStructure *s, guint clip, guint step)
 {
-  guint64 allocated, peak;
+  guint64 allocated, reserved, peak_allocated, peak_reserved, limit, allocations;
   double percent, elapsed, remaining;
   guint value;
 
@@ -264,15 +268,23 @@ check_step(const GstStructure *s, guint clip, guint step)
   fail_unless(gst_structure_get_double(s, "remaining", &remaining) && remaining >= 0);
   if (step == 4)
     assert_equals_float(remaining, 0);
-  fail_unless(gst_structure_get_uint64(s, "memory-allocated", &allocated) && allocated > 0);
-  fail_unless(gst_structure_get_uint64(s, "memory-peak", &peak) && peak >= allocated);
+  assert_equals_string(gst_structure_get_string(s, "device"), osr_device_get_name(common_device()));
+  fail_unless(gst_structure_get(s, "memory-allocated", G_TYPE_UINT64, &allocated, "memory-reserved",
+                                G_TYPE_UINT64, &reserved, "memory-peak-allocated", G_TYPE_UINT64,
+                                &peak_allocated, "memory-peak-reserved", G_TYPE_UINT64,
+                                &peak_reserved, "memory-limit", G_TYPE_UINT64, &limit,
+                                "memory-allocations", G_TYPE_UINT64, &allocations, NULL));
+  fail_unless(allocated > 0 && allocations > 0);
+  fail_unless(reserved >= allocated && peak_allocated >= allocated && peak_reserved >= reserved);
+  assert_equals_uint64(limit, (guint64) 4 << 30);
 }
 
 /* start, steps and the percentages, complete, and only then the buffer; twice. */
 GST_START_TEST(test_progress)
 {
-  GstElement *pipeline =
-      gst_parse_launch(SRC "num-samples=2 ! opensoradenoise name=d steps=4 " SMALL OUT, NULL);
+  GstElement *pipeline = gst_parse_launch(
+      SRC "num-samples=2 ! opensoradenoise name=d memory-limit=4294967296 steps=4 " SMALL OUT,
+      NULL);
   GstElement *element = child(pipeline, "d");
   g_autoptr(GstPad) pad = gst_element_get_static_pad(element, "src");
   g_autoptr(GString) order = g_string_new(NULL);
@@ -317,17 +329,25 @@ GST_START_TEST(test_progress)
 }
 GST_END_TEST
 
+/* Input */
+
+static GstHarness *
+small_harness(GstBus **bus)
+{
+  return harness(bus, "opensoradenoise steps=1 num-frames=5 width=32 height=32");
+}
+
 /* An error is told before the progress ends in one. */
 GST_START_TEST(test_progress_error)
 {
   g_autoptr(GstCaps) caps = NULL;
-  g_autoptr(GPtrArray) texts = make_conditioning(1, &caps);
   GstBus *bus;
-  GstHarness *h = harness(&bus, "opensoradenoise num-frames=6 width=32 height=32");
+  GstHarness *h = small_harness(&bus);
   gboolean told = FALSE, ended = FALSE;
 
+  g_ptr_array_unref(make_conditioning(1, &caps));
   gst_harness_set_src_caps(h, g_steal_pointer(&caps));
-  gst_harness_push(h, gst_buffer_ref(g_ptr_array_index(texts, 0)));
+  gst_harness_push(h, gst_buffer_new_memdup("no tensor", 9));
   while (!ended) {
     g_autoptr(GstMessage) message =
         gst_bus_timed_pop_filtered(bus, WAIT_TIME, GST_MESSAGE_PROGRESS | GST_MESSAGE_ERROR);
@@ -347,13 +367,27 @@ GST_START_TEST(test_progress_error)
 }
 GST_END_TEST
 
-/* Input */
-
-static GstHarness *
-small_harness(GstBus **bus)
+/* What the model cannot do is said before anything is loaded for it. */
+GST_START_TEST(test_early_errors)
 {
-  return harness(bus, "opensoradenoise steps=1 num-frames=5 width=32 height=32");
+  g_autoptr(Run) r = run(SRC "! opensoradenoise name=d num-frames=6 width=32 height=32" OUT);
+  g_autoptr(OsrModel) model = osr_model_get(NULL, common_device(), NULL);
+  GstElement *denoiser = child(r->pipeline, "d");
+  OsrPoolStats before, after;
+
+  fail_unless(r->error != NULL);
+  fail_unless(strstr(r->error->message, "the nearest being 5 and 9") != NULL, "%s",
+              r->error->message);
+  for (guint i = 0; i < r->messages->len; i++)
+    fail_if(GST_MESSAGE_TYPE(g_ptr_array_index(r->messages, i)) == GST_MESSAGE_PROGRESS &&
+            GST_MESSAGE_SRC(g_ptr_array_index(r->messages, i)) == GST_OBJECT(denoiser));
+  /* The weights were not there before now. */
+  osr_pool_get_stats(osr_device_get_pool(common_device()), &before);
+  fail_unless(osr_model_get_mmdit(model, NULL, NULL) != NULL);
+  osr_pool_get_stats(osr_device_get_pool(common_device()), &after);
+  fail_unless(after.allocated > before.allocated);
 }
+GST_END_TEST
 
 GST_START_TEST(test_no_tensors)
 {
@@ -605,6 +639,7 @@ make_suite(void)
   tcase_add_test(tc, test_times);
   tcase_add_test(tc, test_progress);
   tcase_add_test(tc, test_progress_error);
+  tcase_add_test(tc, test_early_errors);
   tcase_add_test(tc, test_no_tensors);
   tcase_add_test(tc, test_wrong_tensors);
   tcase_add_test(tc, test_no_meta);

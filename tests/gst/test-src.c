@@ -3,6 +3,7 @@
  * opensorasrc, and with it everything between a prompt and its video.
  */
 #include <gst/video/video.h>
+#include <string.h>
 
 #include "common.h"
 
@@ -45,7 +46,7 @@ GST_START_TEST(test_negotiation)
 {
   g_autoptr(Run) r = run_ok(5, "opensorasrc prompt=x steps=1 num-frames=5 ! "
                                "video/x-raw,format=RGBx,width=64,height=16,framerate=12/1" OUT);
-  const GstOpenSoraClipMeta *meta = clip_meta(run_buffer(r, 0));
+  const Clip *meta = clip_meta(run_buffer(r, 0));
   GstVideoInfo info;
 
   fail_unless(
@@ -110,9 +111,146 @@ GST_START_TEST(test_preroll)
       break;
   }
   assert_equals_int(open, 0);
-  assert_equals_int(stages, 3);
+  assert_equals_int(stages, 1);
   gst_element_set_state(pipeline, GST_STATE_NULL);
   gst_object_unref(pipeline);
+}
+GST_END_TEST
+
+/* One progress a clip, whose percentages only grow; the elements' own steps are heard too. */
+GST_START_TEST(test_progress)
+{
+  GstElement *pipeline =
+      gst_parse_launch("opensorasrc name=s prompt=x num-samples=3 " SMALL OUT, NULL);
+  GstElement *source = child(pipeline, "s");
+  g_autoptr(GString) order = g_string_new(NULL);
+  g_autoptr(Run) r = NULL;
+  guint steps = 0, clip;
+  gint last = 0;
+
+  r = run_pipeline(pipeline);
+  for (guint i = 0; i < r->messages->len; i++) {
+    GstMessage *message = g_ptr_array_index(r->messages, i);
+    const GstStructure *s = gst_message_get_structure(message);
+    g_autofree char *code = NULL;
+    const char *stage;
+    GstProgressType type;
+    gint percent;
+
+    if (GST_MESSAGE_TYPE(message) == GST_MESSAGE_ELEMENT)
+      steps += gst_structure_has_name(s, "opensora-progress");
+    if (GST_MESSAGE_TYPE(message) != GST_MESSAGE_PROGRESS)
+      continue;
+    fail_unless(GST_MESSAGE_SRC(message) == GST_OBJECT(source));
+    gst_message_parse_progress(message, &type, &code, NULL);
+    assert_equals_string(code, "generate");
+    stage = gst_structure_get_string(s, "stage");
+    fail_unless(gst_structure_get_uint(s, "clip", &clip));
+    fail_unless(gst_structure_get_int(s, "percent", &percent));
+    if (type == GST_PROGRESS_TYPE_START) {
+      g_string_append_printf(order, "%s%u:%s", order->len ? " " : "", clip, stage);
+      last = 0;
+    } else if (type == GST_PROGRESS_TYPE_COMPLETE) {
+      g_string_append_printf(order, "-%u:%s", clip, stage);
+      assert_equals_int(percent, 100);
+    } else {
+      assert_equals_int(type, GST_PROGRESS_TYPE_CONTINUE);
+    }
+    fail_unless(percent >= last && percent <= 100, "%d after %d", percent, last);
+    last = percent;
+  }
+  assert_equals_string(order->str, "0:text-0:decode 1:denoise-1:decode 2:denoise-2:decode");
+  fail_unless(steps >= 3 * 3);
+}
+GST_END_TEST
+
+/* Work that is broken off, and work that fails, end the progress as they should. */
+GST_START_TEST(test_progress_ends)
+{
+  GstElement *pipeline = gst_parse_launch(
+      "opensorasrc name=s prompt=x steps=1000 num-frames=33 width=64 height=64" OUT, NULL);
+  g_autoptr(GstBus) bus = gst_element_get_bus(pipeline);
+  GstProgressType type = GST_PROGRESS_TYPE_START;
+
+  gst_element_set_state(pipeline, GST_STATE_PLAYING);
+  wait_progress(bus, "denoise");
+  gst_element_send_event(pipeline, gst_event_new_eos());
+  while (type != GST_PROGRESS_TYPE_CANCELED) {
+    g_autoptr(GstMessage) message = wait_message(bus, GST_MESSAGE_PROGRESS);
+
+    gst_message_parse_progress(message, &type, NULL, NULL);
+    fail_if(type == GST_PROGRESS_TYPE_COMPLETE);
+  }
+  gst_element_set_state(pipeline, GST_STATE_NULL);
+
+  g_object_set(child(pipeline, "s"), "image", "/no/such/file", NULL);
+  gst_element_set_state(pipeline, GST_STATE_PLAYING);
+  wait_error(bus, GST_RESOURCE_ERROR, GST_RESOURCE_ERROR_NOT_FOUND, "/no/such/file");
+  while (type != GST_PROGRESS_TYPE_ERROR) {
+    g_autoptr(GstMessage) message =
+        gst_bus_timed_pop_filtered(bus, WAIT_TIME, GST_MESSAGE_PROGRESS);
+
+    fail_unless(message != NULL);
+    gst_message_parse_progress(message, &type, NULL, NULL);
+    fail_if(type == GST_PROGRESS_TYPE_COMPLETE);
+  }
+  gst_element_set_state(pipeline, GST_STATE_NULL);
+  gst_object_unref(pipeline);
+}
+GST_END_TEST
+
+/* The comment of a clip is what it takes to make it again. */
+GST_START_TEST(test_comment)
+{
+  static const char *const settings[] = {
+    "",
+    "seed=7 num-samples=2 guidance=2.0625001 text-oscillation=off shift=off motion-score=0",
+    "negative-prompt=\"a \\\"big\\\" dog\" flow-shift=3.3 decorate=false steps=12 guidance=5",
+  };
+
+  for (guint i = 0; i < G_N_ELEMENTS(settings); i++) {
+    g_autoptr(Run) first = run(
+        "opensorasrc prompt=\"a cat\" num-frames=5 width=32 height=32 steps=3 %s" OUT, settings[i]);
+    const guint n = first->samples->len;
+    g_autofree char *comment = NULL;
+    g_autofree char *last = NULL;
+    g_autoptr(Run) again = NULL;
+    char *model, *rest;
+
+    g_assert_no_error(first->error);
+    /* Of the last clip. */
+    for (guint m = 0; m < first->messages->len; m++) {
+      GstMessage *message = g_ptr_array_index(first->messages, m);
+      GstTagList *tags;
+
+      if (GST_MESSAGE_TYPE(message) != GST_MESSAGE_TAG)
+        continue;
+      gst_message_parse_tag(message, &tags);
+      if (gst_tag_list_get_string(tags, GST_TAG_COMMENT, &last)) {
+        g_free(comment);
+        comment = g_steal_pointer(&last);
+      }
+      gst_tag_list_unref(tags);
+    }
+    fail_unless(comment != NULL);
+    /* All of it are properties but the name of the model. */
+    model = strstr(comment, "model=");
+    fail_unless(model != NULL);
+    rest = strchr(model, ' ');
+    memset(model, ' ', (gsize) (rest - model));
+    again = run("opensorasrc prompt=\"a cat\" num-frames=5 width=32 height=32 %s" OUT, comment);
+    fail_unless(again->error == NULL, "%s: %s", comment,
+                again->error ? again->error->message : NULL);
+    assert_equals_int(again->samples->len, 5);
+    for (guint f = 0; f < 5; f++) {
+      GstMapInfo map;
+
+      fail_unless(gst_buffer_map(run_buffer(again, f), &map, GST_MAP_READ));
+      fail_unless(gst_buffer_memcmp(run_buffer(first, n - 5 + f), 0, map.data, map.size) == 0,
+                  "not the same clip: %s", comment);
+      gst_buffer_unmap(run_buffer(again, f), &map);
+    }
+  }
 }
 GST_END_TEST
 
@@ -174,7 +312,7 @@ GST_START_TEST(test_again)
 
   for (guint i = 0; i < G_N_ELEMENTS(runs); i++) {
     g_autoptr(GPtrArray) frames = g_ptr_array_new_with_free_func((GDestroyNotify) gst_buffer_unref);
-    const GstOpenSoraClipMeta *meta;
+    const Clip *meta;
     gulong id;
 
     g_object_set(source, "seed", runs[i].seed, "num-frames", runs[i].frames, "width", runs[i].width,
@@ -252,6 +390,9 @@ make_suite(void)
   tcase_add_test(tc, test_negotiation);
   tcase_add_test(tc, test_queries);
   tcase_add_test(tc, test_preroll);
+  tcase_add_test(tc, test_progress);
+  tcase_add_test(tc, test_progress_ends);
+  tcase_add_test(tc, test_comment);
   tcase_add_test(tc, test_states);
   tcase_add_test(tc, test_again);
   tcase_add_test(tc, test_after_error);

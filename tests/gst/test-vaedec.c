@@ -452,7 +452,9 @@ GST_START_TEST(test_tags)
   gst_element_set_state(pipeline, GST_STATE_PLAYING);
   for (guint clip = 0; clip < 2; clip++) {
     g_autofree char *expected = g_strdup_printf(
-        "seed=%u model=%s steps=2 guidance=2.5 negative-prompt=stripes", 42 + clip, model);
+        "seed=%u model=%s steps=2 guidance=2.5 text-oscillation=on shift=on flow-shift=0 "
+        "motion-score=%u negative-prompt=stripes",
+        42 + clip, model, common_model_dir()->motion_score);
     g_autofree char *title = NULL;
     g_autofree char *comment = NULL;
     g_autofree char *application = NULL;
@@ -460,14 +462,14 @@ GST_START_TEST(test_tags)
 
     for (guint i = 0; i < 5; i++) {
       g_autoptr(GstBuffer) frame = gst_harness_pull(h);
-      const GstOpenSoraClipMeta *meta;
+      const Clip *meta;
 
       fail_unless(frame != NULL);
       meta = clip_meta(frame);
       assert_equals_string(meta->prompt, "a red circle");
       assert_equals_int(meta->clip, clip);
       assert_equals_uint64(meta->seed, 42 + clip);
-      assert_equals_int(meta->num_frames, 5);
+      assert_equals_int(meta->frames, 5);
     }
     while (!tags) {
       g_autoptr(GstEvent) event = gst_harness_pull_event(h);
@@ -581,6 +583,92 @@ GST_START_TEST(test_bad_buffers)
 }
 GST_END_TEST
 
+/* A clip that there is not enough memory for is refused when its caps come. What is needed, free
+ * and allowed is told, and what helps. */
+GST_START_TEST(test_too_large)
+{
+  static const struct {
+    guint size, frames;
+    const char *properties, *parts[4];
+  } cases[] = {
+    { 4096, 4097, "", { "4097 frames of 4096 x 4096 takes", "TiB", "limit none", "tiling" } },
+    { 4096,
+      4097,
+      "tiling=temporal memory-limit=1000000000",
+      { "takes 17", "GiB, and", "limit 953", "tiling" } },
+    { 256, 129, "memory-limit=100000000", { "GiB", "95.4", "limit 95.4", "tiling" } },
+    { 256,
+      129,
+      "memory-limit=10000000 tiling=spatial+temporal",
+      { "takes", "9.5", "limit 9.5", "Only a smaller or shorter clip" } },
+  };
+
+  for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
+    g_autoptr(GstCaps) caps = NULL;
+    g_autoptr(GstBuffer) latent = make_latent(16, 16, 1, "30/1", &caps);
+    g_autoptr(GstMessage) message = NULL;
+    g_autoptr(GError) error = NULL;
+    GstBus *bus;
+    GstHarness *h;
+
+    caps = gst_caps_make_writable(caps);
+    gst_caps_set_simple(caps, "width", G_TYPE_INT, cases[i].size, "height", G_TYPE_INT,
+                        cases[i].size, "frames", G_TYPE_INT, cases[i].frames, NULL);
+    h = decoder(&bus, cases[i].properties, NULL, caps);
+    message = wait_message(bus, GST_MESSAGE_ERROR);
+    gst_message_parse_error(message, &error, NULL);
+    fail_unless(g_error_matches(error, GST_RESOURCE_ERROR, GST_RESOURCE_ERROR_NO_SPACE_LEFT));
+    for (guint p = 0; p < G_N_ELEMENTS(cases[i].parts); p++)
+      fail_unless(strstr(error->message, cases[i].parts[p]) != NULL, "\"%s\" is not in: %s",
+                  cases[i].parts[p], error->message);
+    /* Said once, however often the caps come. */
+    gst_harness_push_event(h, gst_event_new_caps(caps));
+    fail_if(gst_bus_pop_filtered(bus, GST_MESSAGE_ERROR));
+    osr_pool_set_limit(osr_device_get_pool(common_device()), 0);
+    g_clear_pointer(&message, gst_message_unref); /* holds the element */
+    harness_free(h, bus);
+  }
+}
+GST_END_TEST
+
+/* What works is not refused: a limit of just what a decode takes lets it through. */
+GST_START_TEST(test_large_enough)
+{
+  static const char *const tilings[] = { "0", "spatial", "temporal", "spatial+temporal" };
+  OsrPool *pool = osr_device_get_pool(common_device());
+
+  for (guint i = 0; i < G_N_ELEMENTS(tilings); i++) {
+    g_autofree char *tiling = g_strdup_printf("tiling=%s", tilings[i]);
+    g_autofree char *limited = NULL;
+    g_autoptr(GstCaps) caps = NULL;
+    g_autoptr(GstBuffer) latent =
+        make_latent(common_model_dir()->vae.sample_size + 32, 64, 17, "30/1", &caps);
+    OsrPoolStats stats;
+
+    for (guint round = 0; round < 2; round++) {
+      GstBus *bus;
+      GstHarness *h;
+      GstBuffer *frame;
+
+      osr_pool_set_limit(pool, 0);
+      osr_pool_trim(pool, 0);
+      osr_pool_reset_peak(pool);
+      h = decoder(&bus, round ? limited : tiling, NULL, caps);
+      assert_equals_int(gst_harness_push(h, gst_buffer_ref(latent)), GST_FLOW_OK);
+      assert_equals_int(gst_harness_buffers_in_queue(h), 17);
+      while ((frame = gst_harness_try_pull(h)))
+        gst_buffer_unref(frame);
+      osr_pool_get_stats(pool, &stats);
+      if (round == 0)
+        limited =
+            g_strdup_printf("%s memory-limit=%" G_GUINT64_FORMAT, tiling, stats.peak_allocated);
+      harness_free(h, bus);
+    }
+    osr_pool_set_limit(pool, 0);
+  }
+}
+GST_END_TEST
+
 GST_START_TEST(test_no_caps)
 {
   g_autoptr(GstCaps) caps = NULL;
@@ -671,6 +759,8 @@ make_suite(void)
   tcase_add_test(tc, test_order);
   tcase_add_test(tc, test_tiling);
   tcase_add_test(tc, test_bad_buffers);
+  tcase_add_test(tc, test_too_large);
+  tcase_add_test(tc, test_large_enough);
   tcase_add_test(tc, test_no_caps);
   tcase_add_test(tc, test_renegotiation);
   tcase_add_test(tc, test_progress);

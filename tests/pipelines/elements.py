@@ -28,6 +28,7 @@ INHERITED = set(
 
 TABLE = re.compile(r"(<!-- properties: (?P<name>\w+) -->\n).*?(<!-- end -->)", re.S)
 PROPERTY = re.compile(r"^  (?P<name>[a-z0-9-]+) +: (?P<blurb>.*)$")
+BOXED = re.compile(r'^ {20,}Boxed pointer of type "(?P<type>\w+)"')
 KIND = re.compile(
     r"^ {20,}(?P<kind>Boolean|String|Integer64|Unsigned Integer64|Integer|Unsigned Integer|Double"
     r'|Enum "\w+"|Flags "\w+")(?:\. *Range: *(?P<low>\S+) - *(?P<high>\S+))?(?:\.| ) *'
@@ -57,6 +58,8 @@ class Property:
         return f"| `{self.name}` | {self.type()} | {self.shown_default()} | {self.meaning()} |"
 
     def type(self):
+        if self.kind == "Boxed":
+            return self.default
         if self.values:
             return "flags" if self.kind.startswith("Flags") else "enum"
         if self.low is not None:
@@ -64,6 +67,8 @@ class Property:
         return TYPES[self.kind]
 
     def shown_default(self):
+        if self.kind == "Boxed":
+            return ""
         if self.kind == "String":
             return "unset" if self.default == "null" else f"`{self.default}`"
         if self.values:
@@ -76,6 +81,8 @@ class Property:
         if self.values:
             listed = "; ".join(f"`{nick}`: {text}" for nick, text in self.values)
             text += f". {listed}"
+        if "writable" not in self.flags:
+            return text + " (read only)"
         return text + ("" if "PLAYING" in self.flags else " (only while stopped)")
 
 
@@ -104,6 +111,8 @@ def parse(text):
             found.append(current)
         elif current and line.strip().startswith("flags:"):
             current.flags = line.strip()
+        elif current and (match := BOXED.match(line)):
+            current.kind, current.default = "Boxed", match["type"]
         elif current and (match := KIND.match(line)):
             current.kind, current.default = match["kind"], match["default"].strip()
             current.low, current.high = match["low"], match["high"]

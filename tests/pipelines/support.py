@@ -55,17 +55,19 @@ def launch(description, **kwargs):
 
 
 class Launched:
-    """gst-launch-1.0 that goes on in the background, with its output in a file."""
+    """A program like gst-launch-1.0 that goes on in the background, with its output in a file."""
 
-    def __init__(self, description, cwd, options=(), env=None):
+    def __init__(
+        self, description, cwd, options=(), env=None, program="gst-launch-1.0", stdin=None
+    ):
         self.log_path = os.path.join(cwd, "launched.log")
         self.start = time.monotonic()
         with open(self.log_path, "wb") as log:
             self.process = subprocess.Popen(
-                ["gst-launch-1.0", *options, *description],
+                [program, *options, *description],
                 cwd=cwd,
                 env={**os.environ, **(env or {})},
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL if stdin is None else stdin,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
@@ -133,6 +135,10 @@ def read_raw(path, width, height):
 def model_dir():
     """The folder of the model that the tests use."""
     return os.environ["OPENSORA_MODEL"]
+
+
+def source_root():
+    return os.environ["OPENSORA_SOURCE_ROOT"]
 
 
 def model_config():

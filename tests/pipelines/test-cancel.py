@@ -60,6 +60,25 @@ class Cancel(support.PipelineTest):
         self.assert_ends(launched)
         self.assertEqual(os.path.getsize(self.path("out.raw")), 0)
 
+    def test_end_of_stream_of_texts(self):
+        """-e where prompts come from a file that has not ended yet."""
+        reader, writer = os.pipe()
+        self.addCleanup(os.close, writer)
+        os.write(writer, b"a red circle")
+        launched = support.Launched(
+            "fdsrc ! text/x-raw,format=utf8 ! opensoratextenc num-samples=5 ! opensoradenoise".split()
+            + [*LONG, "!", "opensoravaedec", "!", "filesink", "location=out.raw"],
+            self.dir,
+            ["-m", "-e"],
+            stdin=reader,
+        )
+        os.close(reader)
+        self.addCleanup(launched.kill)
+        self.assertTrue(launched.wait_for("step=(uint)1,"), launched.log[-2000:])
+        launched.signal(signal.SIGINT)
+        self.assert_ends(launched)
+        self.assertEqual(os.path.getsize(self.path("out.raw")), 0)
+
     def test_downstream_ends(self):
         """A sink that has enough ends the pipeline in the middle of a clip."""
         result = self.launch(

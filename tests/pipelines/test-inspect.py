@@ -38,7 +38,7 @@ class Inspect(unittest.TestCase):
                 self.assertIsNotNone(p.default, what)
                 if p.kind.startswith(("Enum", "Flags")):
                     self.assertTrue(p.values, what)
-                elif p.kind not in ("Boolean", "String"):
+                elif p.kind not in ("Boolean", "String", "Boxed"):
                     self.assertIsNotNone(p.low, what)
 
     def test_bin_has_the_properties_of_its_elements(self):

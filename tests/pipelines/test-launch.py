@@ -99,6 +99,28 @@ class Launch(support.PipelineTest):
             self.assertEqual(process.wait(10), 130)
         self.assertGreater(support.probe(self.path("out.mp4"))["frames"], 0)
 
+    def test_interrupt_while_the_source_waits(self):
+        """The source is the last in the line, so that nothing but the program tells the denoiser."""
+        reader, writer = os.pipe()
+        self.addCleanup(os.close, writer)
+        os.write(writer, b"a red circle")
+        launched = support.Launched(
+            "opensoradenoise name=d steps=1000 ! opensoravaedec ! fakesink"
+            " fdsrc ! text/x-raw,format=utf8 ! opensoratextenc num-samples=5 ! d.".split(),
+            self.dir,
+            program=LAUNCH,
+            env={"GST_DEBUG": "opensora:4"},
+            stdin=reader,
+        )
+        os.close(reader)
+        self.addCleanup(launched.kill)
+        # The second clip is encoded when the first has gone to the denoiser.
+        self.assertTrue(launched.wait_for("clip 1: "), launched.log)
+        time.sleep(1)
+        launched.signal(signal.SIGINT)
+        self.assertIsNotNone(launched.wait(10), launched.log[-2000:])
+        self.assertEqual(launched.process.returncode, 130)
+
     def test_second_interrupt(self):
         """The first one ends the stream, which this sink never hears of."""
         with subprocess.Popen(

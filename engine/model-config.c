@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "model-config.h"
+
+#include "error.h"
+#include "layers.h"
+#include "model-limits.h"
+#include "vae-private.h"
+
+#define MEMBER OSR_CONFIG_MEMBER
+#define SIZE OSR_CONFIG_UINT, 1, OSR_MAX_CHANNELS
+#define COUNT OSR_CONFIG_UINT, 0, OSR_MAX_BLOCKS
+#define ANY_UINT OSR_CONFIG_UINT, 0, G_MAXINT32
+#define NUMBER OSR_CONFIG_DOUBLE, -G_MAXDOUBLE, G_MAXDOUBLE
+#define EPSILON OSR_CONFIG_DOUBLE, 0, 1
+#define BOOLEAN OSR_CONFIG_BOOLEAN, 0, 1
+
+static gboolean
+read_fields(const OsrConfigSection *section, const OsrConfigField *fields, gsize n,
+            const char *const *others, gpointer config, GError **error)
+{
+  osr_config_log_unknown(section, fields, n, others);
+  return osr_config_read_fields(section, fields, n, config, error);
+}
+
+/* MMDiT */
+
+gboolean
+osr_mmdit_config_check(const OsrMmditConfig *c, GError **error)
+{
+  static const char *const names[] = { "in_channels", "vec_in_dim", "context_in_dim",
+                                       "hidden_size", "num_heads",  "patch_size" };
+  const guint values[] = { c->in_channels, c->vec_in_dim, c->context_in_dim,
+                           c->hidden_size, c->num_heads,  c->patch_size };
+  const double mlp = c->mlp_ratio * c->hidden_size;
+  guint64 pairs = 0;
+
+  if (!osr_config_check_sizes("mmdit", G_N_ELEMENTS(values), names, values, error))
+    return FALSE;
+  if (c->depth > OSR_MAX_BLOCKS || c->depth_single_blocks > OSR_MAX_BLOCKS) {
+    g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
+                "mmdit: %u and %u blocks are more than any model has", c->depth,
+                c->depth_single_blocks);
+    return FALSE;
+  }
+  if (c->patch_size > OSR_MAX_PATCH_SIZE || c->in_channels % (c->patch_size * c->patch_size) != 0) {
+    g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
+                "mmdit: in_channels %u is not a multiple of patch_size %u squared", c->in_channels,
+                c->patch_size);
+    return FALSE;
+  }
+  for (guint i = 0; i < 3; i++) {
+    pairs += c->axes_dim[i] / 2;
+    if (c->axes_dim[i] % 2 != 0)
+      pairs = G_MAXUINT32;
+  }
+  if (c->hidden_size % (2 * c->num_heads) != 0 || pairs != c->hidden_size / c->num_heads / 2) {
+    g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
+                "mmdit: axes_dim %u, %u, %u have to be even and add up to hidden_size %u / "
+                "num_heads %u",
+                c->axes_dim[0], c->axes_dim[1], c->axes_dim[2], c->hidden_size, c->num_heads);
+    return FALSE;
+  }
+  /* Written so that a NaN fails. */
+  if (!(mlp >= 1 && mlp <= OSR_MAX_MLP_CHANNELS) || !(c->theta > 0 && c->theta <= G_MAXDOUBLE)) {
+    g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
+                "mmdit: mlp_ratio %g or theta %g is out of range", c->mlp_ratio, c->theta);
+    return FALSE;
+  }
+  return TRUE;
+}
+
+gboolean
+osr_config_read_mmdit(const OsrConfigSection *section, OsrMmditConfig *config, GError **error)
+{
+  static const char *const others[] = { "weights", "axes_dim", NULL };
+  static const OsrConfigField fields[] = {
+    { MEMBER(OsrMmditConfig, in_channels), SIZE, TRUE },
+    { MEMBER(OsrMmditConfig, vec_in_dim), SIZE, TRUE },
+    { MEMBER(OsrMmditConfig, context_in_dim), SIZE, TRUE },
+    { MEMBER(OsrMmditConfig, hidden_size), SIZE, TRUE },
+    { MEMBER(OsrMmditConfig, num_heads), SIZE, TRUE },
+    { MEMBER(OsrMmditConfig, depth), COUNT, TRUE },
+    { MEMBER(OsrMmditConfig, depth_single_blocks), COUNT, TRUE },
+    { MEMBER(OsrMmditConfig, mlp_ratio), NUMBER, FALSE },
+    { MEMBER(OsrMmditConfig, theta), NUMBER, FALSE },
+    { MEMBER(OsrMmditConfig, qkv_bias), BOOLEAN, FALSE },
+    { MEMBER(OsrMmditConfig, guidance_embed), BOOLEAN, FALSE },
+    { MEMBER(OsrMmditConfig, cond_embed), BOOLEAN, FALSE },
+    { MEMBER(OsrMmditConfig, fused_qkv), BOOLEAN, FALSE },
+    { MEMBER(OsrMmditConfig, use_liger_rope), BOOLEAN, FALSE },
+    { MEMBER(OsrMmditConfig, patch_size), SIZE, FALSE },
+  };
+  GError *reason = NULL;
+  guint n_axes;
+
+  *config = (OsrMmditConfig){
+    .mlp_ratio = 4, .theta = 10000, .qkv_bias = TRUE, .fused_qkv = TRUE, .patch_size = 2
+  };
+  if (!read_fields(section, fields, G_N_ELEMENTS(fields), others, config, error) ||
+      !osr_config_read_uints(section, "axes_dim", 3, 3, OSR_MAX_CHANNELS, config->axes_dim, &n_axes,
+                             error))
+    return FALSE;
+  return osr_mmdit_config_check(config, &reason) ||
+         osr_config_fail_check(section->file, reason, error);
+}
+
+/* VAE */
+
+const OsrVaeConfig osr_config_hunyuan_vae = {
+  .in_channels = 3,
+  .out_channels = 3,
+  .latent_channels = 16,
+  .n_blocks = 4,
+  .block_out_channels = { 128, 256, 512, 512 },
+  .layers_per_block = 2,
+  .norm_num_groups = 32,
+  .time_compression_ratio = 4,
+  .spatial_compression_ratio = 8,
+  .mid_block_add_attention = TRUE,
+  .scale_factor = 0.476986,
+  .shift_factor = 0,
+  .sample_size = 256,
+  .sample_tsize = 64,
+  .tile_overlap_factor = 0.25,
+};
+
+gboolean
+osr_config_read_vae(const OsrConfigSection *section, OsrVaeConfig *config, GError **error)
+{
+  static const char *const others[] = { "type", "weights", "block_out_channels", NULL };
+  static const OsrConfigField fields[] = {
+    { MEMBER(OsrVaeConfig, in_channels), SIZE, FALSE },
+    { MEMBER(OsrVaeConfig, out_channels), SIZE, FALSE },
+    { MEMBER(OsrVaeConfig, latent_channels), SIZE, FALSE },
+    { MEMBER(OsrVaeConfig, layers_per_block), SIZE, FALSE },
+    { MEMBER(OsrVaeConfig, norm_num_groups), SIZE, FALSE },
+    { MEMBER(OsrVaeConfig, time_compression_ratio), SIZE, FALSE },
+    { MEMBER(OsrVaeConfig, spatial_compression_ratio), SIZE, FALSE },
+    { MEMBER(OsrVaeConfig, mid_block_add_attention), BOOLEAN, FALSE },
+    { MEMBER(OsrVaeConfig, scale_factor), NUMBER, FALSE },
+    { MEMBER(OsrVaeConfig, shift_factor), NUMBER, FALSE },
+    { MEMBER(OsrVaeConfig, sample_size), OSR_CONFIG_UINT, 1, OSR_VAE_MAX_SIZE, FALSE },
+    { MEMBER(OsrVaeConfig, sample_tsize), OSR_CONFIG_UINT, 1, OSR_VAE_MAX_SIZE, FALSE },
+    { MEMBER(OsrVaeConfig, tile_overlap_factor), OSR_CONFIG_DOUBLE, 0, 0.99, FALSE },
+  };
+  GError *reason = NULL;
+  const char *type;
+
+  *config = osr_config_hunyuan_vae;
+  type = osr_config_read_string(section, "type", "hunyuan_vae", error);
+  if (!type)
+    return FALSE;
+  if (!g_str_equal(type, "hunyuan_vae"))
+    return osr_config_fail(section, "type", error, "\"%s\" is not \"hunyuan_vae\"", type);
+  if (!read_fields(section, fields, G_N_ELEMENTS(fields), others, config, error))
+    return FALSE;
+  if (json_object_has_member(section->object, "block_out_channels") &&
+      !osr_config_read_uints(section, "block_out_channels", 1, OSR_VAE_MAX_BLOCKS, OSR_MAX_CHANNELS,
+                             config->block_out_channels, &config->n_blocks, error))
+    return FALSE;
+  return osr_vae_config_check(config, &reason) ||
+         osr_config_fail_check(section->file, reason, error);
+}
+
+/* T5 */
+
+gboolean
+osr_t5_config_check(const OsrT5Config *c, GError **error)
+{
+  static const char *const names[] = { "vocab_size", "d_model",    "d_kv",
+                                       "d_ff",       "num_layers", "num_heads" };
+  const guint values[] = {
+    c->vocab_size, c->d_model, c->d_kv, c->d_ff, c->num_layers, c->num_heads
+  };
+
+  if (!osr_config_check_sizes("t5", G_N_ELEMENTS(values), names, values, error))
+    return FALSE;
+  if (c->num_layers > OSR_MAX_BLOCKS || (guint64) c->num_heads * c->d_kv > OSR_MAX_CHANNELS) {
+    g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
+                "t5: %u layers of %u heads of %u are more than any model has", c->num_layers,
+                c->num_heads, c->d_kv);
+    return FALSE;
+  }
+  /* Half of the buckets for each direction, half of those for single distances. */
+  if (c->relative_attention_num_buckets < 4 || c->relative_attention_num_buckets > 1 << 16 ||
+      c->relative_attention_num_buckets % 4 != 0 ||
+      c->relative_attention_max_distance <= c->relative_attention_num_buckets / 4) {
+    g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
+                "t5: %u relative_attention_num_buckets up to distance %u are not possible",
+                c->relative_attention_num_buckets, c->relative_attention_max_distance);
+    return FALSE;
+  }
+  return TRUE;
+}
+
+gboolean
+osr_config_read_t5(const OsrConfigSection *section, OsrT5Config *config, GError **error)
+{
+  static const char *const others[] = { "feed_forward_proj", "model_type", NULL };
+  static const OsrConfigField fields[] = {
+    { MEMBER(OsrT5Config, vocab_size), SIZE, TRUE },
+    { MEMBER(OsrT5Config, d_model), SIZE, TRUE },
+    { MEMBER(OsrT5Config, d_kv), SIZE, TRUE },
+    { MEMBER(OsrT5Config, d_ff), SIZE, TRUE },
+    { MEMBER(OsrT5Config, num_layers), SIZE, TRUE },
+    { MEMBER(OsrT5Config, num_heads), SIZE, TRUE },
+    { MEMBER(OsrT5Config, relative_attention_num_buckets), ANY_UINT, FALSE },
+    { MEMBER(OsrT5Config, relative_attention_max_distance), ANY_UINT, FALSE },
+    { MEMBER(OsrT5Config, layer_norm_epsilon), EPSILON, FALSE },
+  };
+  GError *reason = NULL;
+  const char *type, *mlp;
+
+  *config = (OsrT5Config){ .relative_attention_num_buckets = 32,
+                           .relative_attention_max_distance = 128,
+                           .layer_norm_epsilon = 1e-6 };
+  type = osr_config_read_string(section, "model_type", "t5", error);
+  mlp = type ? osr_config_read_string(section, "feed_forward_proj", "gated-gelu", error) : NULL;
+  if (!mlp)
+    return FALSE;
+  if (!g_str_equal(type, "t5"))
+    return osr_config_fail(section, "model_type", error, "\"%s\" is not \"t5\"", type);
+  if (!g_str_equal(mlp, "gated-gelu"))
+    return osr_config_fail(section, "feed_forward_proj", error,
+                           "\"%s\" is not the \"gated-gelu\" of T5 v1.1", mlp);
+  if (!read_fields(section, fields, G_N_ELEMENTS(fields), others, config, error))
+    return FALSE;
+  return osr_t5_config_check(config, &reason) ||
+         osr_config_fail_check(section->file, reason, error);
+}
+
+/* CLIP */
+
+gboolean
+osr_clip_config_check(const OsrClipConfig *c, GError **error)
+{
+  static const char *const names[] = { "vocab_size",          "hidden_size",
+                                       "intermediate_size",   "num_hidden_layers",
+                                       "num_attention_heads", "max_position_embeddings" };
+  const guint values[] = {
+    c->vocab_size,        c->hidden_size,         c->intermediate_size,
+    c->num_hidden_layers, c->num_attention_heads, c->max_position_embeddings
+  };
+
+  if (!osr_config_check_sizes("clip", G_N_ELEMENTS(values), names, values, error))
+    return FALSE;
+  if (c->num_hidden_layers > OSR_MAX_BLOCKS) {
+    g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
+                "clip: %u layers are more than any model has", c->num_hidden_layers);
+    return FALSE;
+  }
+  if (c->hidden_size % c->num_attention_heads != 0) {
+    g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
+                "clip: hidden_size %u is not a multiple of num_attention_heads %u", c->hidden_size,
+                c->num_attention_heads);
+    return FALSE;
+  }
+  return TRUE;
+}
+
+static gboolean
+read_clip_act(const OsrConfigSection *section, OsrAct *act, GError **error)
+{
+  const char *name = osr_config_read_string(section, "hidden_act", "quick_gelu", error);
+
+  if (!name)
+    return FALSE;
+  if (g_str_equal(name, "quick_gelu"))
+    *act = OSR_ACT_QUICK_GELU;
+  else if (g_str_equal(name, "gelu"))
+    *act = OSR_ACT_GELU_ERF;
+  else
+    return osr_config_fail(section, "hidden_act", error, "\"%s\" is neither quick_gelu nor gelu",
+                           name);
+  return TRUE;
+}
+
+gboolean
+osr_config_read_clip(const OsrConfigSection *section, OsrClipConfig *config, GError **error)
+{
+  static const char *const others[] = { "hidden_act", "model_type", NULL };
+  static const OsrConfigField fields[] = {
+    { MEMBER(OsrClipConfig, vocab_size), SIZE, FALSE },
+    { MEMBER(OsrClipConfig, hidden_size), SIZE, FALSE },
+    { MEMBER(OsrClipConfig, intermediate_size), SIZE, FALSE },
+    { MEMBER(OsrClipConfig, num_hidden_layers), SIZE, FALSE },
+    { MEMBER(OsrClipConfig, num_attention_heads), SIZE, FALSE },
+    { MEMBER(OsrClipConfig, max_position_embeddings), SIZE, FALSE },
+    { MEMBER(OsrClipConfig, layer_norm_eps), EPSILON, FALSE },
+    { MEMBER(OsrClipConfig, eos_token_id), ANY_UINT, FALSE },
+  };
+  OsrConfigSection inner = *section;
+  GError *reason = NULL;
+
+  if (json_object_has_member(section->object, "text_config") &&
+      !osr_config_open(section, "text_config", "text_config.", &inner, error))
+    return FALSE;
+  *config = (OsrClipConfig){ .vocab_size = 49408,
+                             .hidden_size = 512,
+                             .intermediate_size = 2048,
+                             .num_hidden_layers = 12,
+                             .num_attention_heads = 8,
+                             .max_position_embeddings = 77,
+                             .layer_norm_eps = 1e-5,
+                             .eos_token_id = 49407 };
+  if (!read_fields(&inner, fields, G_N_ELEMENTS(fields), others, config, error) ||
+      !read_clip_act(&inner, &config->hidden_act, error))
+    return FALSE;
+  return osr_clip_config_check(config, &reason) ||
+         osr_config_fail_check(section->file, reason, error);
+}

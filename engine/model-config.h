@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * model-config.h: the configs of the models in JSON: sections of our config.json, Hugging
+ * Face's files of T5 and CLIP. What they leave out has the default of docs/models.md. A config
+ * that has been read is one that the model's load() takes.
+ */
+#pragma once
+
+#include "clip.h"
+#include "config-section.h"
+#include "mmdit.h"
+#include "t5.h"
+#include "vae.h"
+
+G_BEGIN_DECLS
+
+gboolean osr_config_read_mmdit(const OsrConfigSection *section, OsrMmditConfig *config,
+                               GError **error);
+gboolean osr_config_read_vae(const OsrConfigSection *section, OsrVaeConfig *config, GError **error);
+gboolean osr_config_read_t5(const OsrConfigSection *section, OsrT5Config *config, GError **error);
+/* The config is "text_config" in @section if there is one, else @section itself. */
+gboolean osr_config_read_clip(const OsrConfigSection *section, OsrClipConfig *config,
+                              GError **error);
+
+/* What the defaults of osr_config_read_vae() are. */
+extern const OsrVaeConfig osr_config_hunyuan_vae;
+
+/* What load() takes. */
+gboolean osr_mmdit_config_check(const OsrMmditConfig *config, GError **error);
+gboolean osr_t5_config_check(const OsrT5Config *config, GError **error);
+gboolean osr_clip_config_check(const OsrClipConfig *config, GError **error);
+
+G_END_DECLS

@@ -1,0 +1,353 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * sampler-loop.c: the denoising loop.
+ *
+ * A step launches its forwards and one guidance_step, with memory that belongs to the clip, so
+ * nothing is allocated from the second step on.
+ *
+ * A forward of a small clip takes less time than the host needs to enqueue its thousand calls.
+ * So forwards that turn out to be short are recorded as a graph the second time that they are
+ * asked for. Buffers have one address for the whole clip, the time too, hence the recording
+ * fits all steps.
+ */
+#include "sampler-loop.h"
+
+#include "log-private.h"
+#include "mmdit-private.h"
+
+/* Forwards below this many seconds are worth recording, and cannot be cancelled then; steps
+ * below it are reported while the next one is under way. */
+#define SHORT_SECONDS 0.5
+
+void
+osr_sampler_kind_clear(OsrSamplerKind *kind)
+{
+  g_clear_pointer(&kind->graph, osr_graph_free);
+  for (guint i = 0; i < G_N_ELEMENTS(kind->tables); i++)
+    g_clear_pointer(&kind->tables[i], osr_tensor_unref);
+}
+
+/* The loop. Others may use the device between two steps. */
+
+/* Items @first to @first + @n of a batch. */
+static OsrTensor *
+items(OsrTensor *tensor, guint first, guint n)
+{
+  gint64 dims[OSR_TENSOR_MAX_DIMS];
+
+  if (!tensor)
+    return NULL;
+  memcpy(dims, tensor->dims, sizeof dims);
+  dims[0] = n;
+  return osr_tensor_view(tensor, first * (osr_tensor_n_elements(tensor) / tensor->dims[0]),
+                         tensor->n_dims, dims);
+}
+
+/* The inputs of one forward on the @n items from @slot on; views to be released. */
+static OsrMmditInput
+forward_input(OsrSampler *s, guint slot, guint n)
+{
+  return (OsrMmditInput){
+    .img = n == 1 ? osr_tensor_ref(s->x) : items(s->batch, 0, n),
+    .cond = items(s->cond, slot, n),
+    .txt = items(s->txt, slot, n),
+    .vec = items(s->vec, slot, n),
+    .frames = s->frames,
+    .height = s->height / s->config->patch_size,
+    .width = s->width / s->config->patch_size,
+    .timesteps = items(s->clock_now, 0, n),
+    .guidance = (float) s->params->guidance,
+  };
+}
+
+static void
+input_clear(OsrMmditInput *in)
+{
+  g_clear_pointer(&in->img, osr_tensor_unref);
+  g_clear_pointer(&in->cond, osr_tensor_unref);
+  g_clear_pointer(&in->txt, osr_tensor_unref);
+  g_clear_pointer(&in->vec, osr_tensor_unref);
+  g_clear_pointer(&in->timesteps, osr_tensor_unref);
+}
+
+/* Runs or records a forward: copies of x, if it takes several, and the model. */
+static gboolean
+enqueue_forward(OsrSampler *s, const OsrMmditInput *in, guint slot, guint n, gboolean paced,
+                GCancellable *cancellable, GError **error)
+{
+  OsrRun run = osr_run_start(s->run.device, s->run.dtype);
+  g_autoptr(OsrTensor) pred = items(s->preds, slot, n);
+  gint64 size = s->tokens * s->config->in_channels;
+  gboolean ok;
+
+  for (guint i = 0; n > 1 && i < n; i++)
+    osr_run(&run, copy2d,
+            &(OsrCopy2d){
+                .x_dtype = run.dtype,
+                .y_dtype = run.dtype,
+                .m = 1,
+                .n = size,
+                .x = s->x->data,
+                .x_ld = size,
+                .y = (char *) in->img->data + i * s->x->size,
+                .y_ld = size,
+            });
+  if (!osr_run_check(&run, error, "copying the latent"))
+    return FALSE;
+  osr_pool_arena_begin(s->arena);
+  ok = osr_mmdit_forward_into(s->mmdit, in, pred, paced, cancellable, error);
+  osr_pool_arena_end(s->arena);
+  return ok;
+}
+
+/* Waits until all is done that has been enqueued. */
+static gboolean
+wait_for_all(OsrSampler *s, GError **error)
+{
+  guint64 mark;
+
+  return osr_device_mark(s->run.device, &mark, error) &&
+         osr_device_wait(s->run.device, mark, "mmdit: final layer", error);
+}
+
+/* A forward call by call, measured where that decides about recording the next one. The first
+ * may take longer than those after it, which are measured again then. */
+static gboolean
+plain_forward(OsrSampler *s, const OsrMmditInput *in, guint slot, guint n,
+              GCancellable *cancellable, GError **error)
+{
+  gint64 start;
+
+  s->counts.plain++;
+  if (!s->use_graphs)
+    return enqueue_forward(s, in, slot, n, TRUE, cancellable, error);
+  if (!wait_for_all(s, error))
+    return FALSE;
+  start = g_get_monotonic_time();
+  if (!enqueue_forward(s, in, slot, n, TRUE, cancellable, error) || !wait_for_all(s, error))
+    return FALSE;
+  s->kinds[slot][n - 1].seconds = (double) MAX(g_get_monotonic_time() - start, 1) / G_USEC_PER_SEC;
+  return TRUE;
+}
+
+static gboolean
+record(OsrSampler *s, OsrSamplerKind *kind, const OsrMmditInput *in, guint slot, guint n,
+       GError **error)
+{
+  if (!osr_mmdit_prepare(s->mmdit, in, kind->tables, error) ||
+      !osr_graph_begin(s->run.device, error))
+    return FALSE;
+  if (!enqueue_forward(s, in, slot, n, FALSE, NULL, error)) {
+    osr_graph_abandon(s->run.device);
+    return FALSE;
+  }
+  kind->graph = osr_graph_end(s->run.device, error);
+  return kind->graph != NULL;
+}
+
+/* Graphs are an advantage, not a need: a forward that cannot be recorded is made call by call,
+ * which also tells whether something else is wrong. */
+static void
+try_to_record(OsrSampler *s, const OsrMmditInput *in, guint slot, guint n)
+{
+  OsrSamplerKind *kind = &s->kinds[slot][n - 1];
+  g_autoptr(GError) why = NULL;
+
+  if (!s->use_graphs || kind->graph || kind->seconds == 0 || kind->seconds >= SHORT_SECONDS)
+    return;
+  if (record(s, kind, in, slot, n, &why)) {
+    s->counts.recorded++;
+  } else {
+    osr_debug("sampler: no graphs for this clip: %s", why->message);
+    osr_sampler_kind_clear(kind);
+    s->use_graphs = FALSE;
+  }
+}
+
+/* One forward of the model on the @n items from @slot on, into as many of preds. */
+static gboolean
+forward(OsrSampler *s, guint slot, guint n, GCancellable *cancellable, GError **error)
+{
+  const OsrSamplerKind *kind = &s->kinds[slot][n - 1];
+  OsrMmditInput in = forward_input(s, slot, n);
+  gboolean ok;
+
+  try_to_record(s, &in, slot, n);
+  if (kind->graph) {
+    s->counts.launched++;
+    ok = osr_graph_launch(kind->graph, "recorded forward", error);
+  } else {
+    ok = plain_forward(s, &in, slot, n, cancellable, error);
+  }
+  input_clear(&in);
+  return ok;
+}
+
+/* The predictions that @step needs. */
+static gboolean
+predict(OsrSampler *s, guint step, GCancellable *cancellable, GError **error)
+{
+  const gboolean *needed = s->needed[step];
+
+  for (guint slot = 0, n; slot < 3; slot += n) {
+    for (n = 0; n < s->max_batch && slot + n < 3 && needed[osr_sampler_forward_of_slot(slot + n)];
+         n++)
+      continue;
+    if (n == 0) {
+      n = 1;
+      continue;
+    }
+    if (!forward(s, slot, n, cancellable, error))
+      return FALSE;
+    s->forwards += n;
+  }
+  return TRUE;
+}
+
+static void
+set_clock(OsrSampler *s, guint step)
+{
+  gint64 n = s->max_batch;
+
+  osr_run(&s->run, copy2d,
+          &(OsrCopy2d){
+              .x_dtype = OSR_DTYPE_F32,
+              .y_dtype = OSR_DTYPE_F32,
+              .m = 1,
+              .n = n,
+              .x = (const float *) s->clock->data + step * n,
+              .x_ld = n,
+              .y = s->clock_now->data,
+              .y_ld = n,
+          });
+}
+
+/* x += dt * (guided prediction) */
+static void
+update_x(OsrSampler *s, guint step)
+{
+  OsrGuidanceStep update = {
+    .dtype = s->run.dtype,
+    .frames = s->frames,
+    .tokens_per_frame = s->tokens_per_frame,
+    .n = (int) s->config->in_channels,
+    .dt = (float) ((double) s->times[step + 1] - s->times[step]),
+    .x = s->x->data,
+  };
+
+  for (guint i = 0; i < 3; i++) {
+    if (!s->needed[step][i])
+      continue;
+    update.pred[update.n_preds] =
+        (const char *) s->preds->data + osr_sampler_slot_of_forward(i) * (s->preds->size / 3);
+    update.weight[update.n_preds++] =
+        (const float *) s->weights->data + ((gsize) step * 3 + i) * s->frames;
+  }
+  /* All factors may be zero: then the clip stays as it is. */
+  if (update.n_preds > 0)
+    osr_run(&s->run, guidance_step, &update);
+}
+
+static char *
+step_name(const OsrSampler *s, guint step)
+{
+  return g_strdup_printf("sampler: step %u of %u", step + 1, s->params->num_steps);
+}
+
+static gboolean
+euler_step(OsrSampler *s, guint step, GCancellable *cancellable, GError **error)
+{
+  G_GNUC_UNUSED g_autoptr(OsrDeviceLocker) locker = osr_device_locker_new(s->run.device);
+  g_autofree char *name = step_name(s, step);
+  GError *failure = NULL;
+  gboolean ok;
+
+  set_clock(s, step);
+  ok = osr_run_check(&s->run, &failure, "time") && predict(s, step, cancellable, &failure);
+  if (ok) {
+    update_x(s, step);
+    s->pending[step % OSR_SAMPLER_MAX_PENDING].forwards = s->forwards;
+    ok = osr_run_check(&s->run, &failure, "guidance") &&
+         osr_device_mark(s->run.device, &s->pending[step % OSR_SAMPLER_MAX_PENDING].mark, &failure);
+  }
+  if (ok)
+    return TRUE;
+  if (failure->domain == OSR_ERROR)
+    g_prefix_error(&failure, "%s: ", name);
+  g_propagate_error(error, failure);
+  return FALSE;
+}
+
+/* Waits for the next step that is pending, and reports it. */
+static gboolean
+finish_step(OsrSampler *s, OsrSamplerCallback callback, gpointer user_data, GError **error)
+{
+  guint step = s->done, forwards = s->pending[step % OSR_SAMPLER_MAX_PENDING].forwards;
+  g_autofree char *name = step_name(s, step);
+  gint64 now;
+  double elapsed;
+
+  if (!osr_device_wait(s->run.device, s->pending[step % OSR_SAMPLER_MAX_PENDING].mark, name, error))
+    return FALSE;
+  now = g_get_monotonic_time();
+  s->step_seconds = (double) (now - s->last_done) / G_USEC_PER_SEC;
+  s->last_done = now;
+  s->done++;
+  elapsed = (double) (now - s->start) / G_USEC_PER_SEC;
+  if (callback)
+    callback(
+        &(OsrSamplerProgress){
+            .step = step + 1,
+            .steps = s->params->num_steps,
+            .forwards = forwards,
+            .elapsed = elapsed,
+            .remaining = elapsed / MAX(forwards, 1) * (s->total_forwards - forwards),
+        },
+        user_data);
+  return TRUE;
+}
+
+/* A step may fail because the device failed in the one before, which nobody has waited for. */
+static void
+blame_pending_step(OsrSampler *s, guint step, GError **failure)
+{
+  g_autofree char *name = step_name(s, s->done);
+  GError *earlier = NULL;
+
+  if (s->done == step || !g_error_matches(*failure, OSR_ERROR, OSR_ERROR_DEVICE) ||
+      osr_device_wait(s->run.device, s->pending[s->done % OSR_SAMPLER_MAX_PENDING].mark, name,
+                      &earlier))
+    return;
+  g_clear_error(failure);
+  *failure = earlier;
+}
+
+/* The device has the next step to do while the host reports a short one. Long ones are waited
+ * for: a pause is nothing to them, and their reports are due. */
+gboolean
+osr_sampler_loop(OsrSampler *s, OsrSamplerCallback callback, gpointer user_data,
+                 GCancellable *cancellable, GError **error)
+{
+  gboolean is_host = osr_device_is_host(s->run.device);
+  guint steps = s->params->num_steps;
+
+  s->step_seconds = SHORT_SECONDS;
+  s->last_done = g_get_monotonic_time();
+  for (guint i = 0; i < steps; i++) {
+    GError *failure = NULL;
+    guint ahead;
+
+    if (g_cancellable_set_error_if_cancelled(cancellable, error))
+      return FALSE;
+    if (!euler_step(s, i, cancellable, &failure)) {
+      blame_pending_step(s, i, &failure);
+      g_propagate_error(error, failure);
+      return FALSE;
+    }
+    ahead = !is_host && i + 1 < steps && s->step_seconds < SHORT_SECONDS;
+    while (s->done + ahead <= i)
+      if (!finish_step(s, callback, user_data, error))
+        return FALSE;
+  }
+  return TRUE;
+}

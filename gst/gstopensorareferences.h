@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * gstopensorareferences.h: the pictures and videos that a clip begins with, ends with or goes
+ * on from: latents on request pads of opensoradenoise, or files that the prompt names.
+ */
+#pragma once
+
+#include <gst/base/gstaggregator.h>
+
+#include "gstopensora.h"
+
+G_BEGIN_DECLS
+
+/* No condition takes more. */
+#define GST_OPENSORA_MAX_REFERENCES 2
+
+/**
+ * GstOpenSoraReferencePad:
+ *
+ * A request pad that takes one latent for each clip. The last one stays for later clips until
+ * the pad is flushed or stopped.
+ */
+#define GST_TYPE_OPENSORA_REFERENCE_PAD (gst_opensora_reference_pad_get_type())
+G_DECLARE_FINAL_TYPE(GstOpenSoraReferencePad, gst_opensora_reference_pad, GST,
+                     OPENSORA_REFERENCE_PAD, GstAggregatorPad)
+
+void gst_opensora_reference_pad_forget(GstOpenSoraReferencePad *self);
+
+typedef struct {
+  OsrTensor *latent[GST_OPENSORA_MAX_REFERENCES];
+  guint n;
+  gboolean from_pads;
+  OsrCondition condition; /* what they are for: never "auto" */
+} GstOpenSoraReferences;
+
+void gst_opensora_references_clear(GstOpenSoraReferences *self);
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(GstOpenSoraReferences, gst_opensora_references_clear)
+
+/* Collects what there is for the next clip: from the request pads of @element, in the order of
+ * their numbers, or where none gives anything from the files at @locations (separated by ';';
+ * NULL: none). @condition is that of the property. Posts a warning when a video is used for
+ * its first frame only; it is an error when the condition needs a reference and there is
+ * none. */
+gboolean gst_opensora_references_collect(GstOpenSoraReferences *self, GstElement *element,
+                                         OsrModel *model, gint condition, const char *locations,
+                                         const OsrSamplingParams *params, GCancellable *cancellable,
+                                         GError **error);
+
+G_END_DECLS

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * fake-cuda.h: what tests tell the fake CUDA module, and what it tells them. A test that has
+ * opened a device finds the module's FakeCuda as its symbol "fake_cuda".
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct FakeCuda {
+  /* To do, on device 0. */
+  uint64_t fail_at;          /* when n_run gets here, that call fails the device; 0: never */
+  unsigned attention_ms;     /* that an attention takes */
+  bool fail_begin, fail_end; /* graph_begin(), graph_end() */
+
+  /* Done, on all devices, since the test set them to zero. */
+  uint64_t n_enqueued, n_run;      /* calls; those of a graph count each time */
+  uint64_t n_recorded, n_launched; /* graphs */
+  uint64_t n_waited;               /* waits that had something to wait for */
+  /* Attentions that are enqueued and have not run: now and at most. */
+  uint64_t attentions_behind, max_attentions_behind;
+  uint64_t calls_behind, max_calls_behind; /* likewise, all calls */
+} FakeCuda;
