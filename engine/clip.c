@@ -3,7 +3,9 @@
 
 #include <math.h>
 
+#include "clip-private.h"
 #include "layers.h"
+#include "model-limits.h"
 
 typedef struct {
   OsrTensor *weight, *bias; /* [D] */
@@ -24,8 +26,8 @@ struct _OsrClip {
   Norm final_norm;
 };
 
-static gboolean
-check_config(const OsrClipConfig *c, GError **error)
+gboolean
+osr_clip_config_check(const OsrClipConfig *c, GError **error)
 {
   static const char *const names[] = { "vocab_size",          "hidden_size",
                                        "intermediate_size",   "num_hidden_layers",
@@ -37,7 +39,7 @@ check_config(const OsrClipConfig *c, GError **error)
 
   if (!osr_config_check_sizes("clip", G_N_ELEMENTS(values), names, values, error))
     return FALSE;
-  if (c->num_hidden_layers > 1024) {
+  if (c->num_hidden_layers > OSR_MAX_BLOCKS) {
     g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
                 "clip: %u layers are more than any model has", c->num_hidden_layers);
     return FALSE;
@@ -89,7 +91,7 @@ osr_clip_load(const OsrClipConfig *config, OsrLoader *loader, GError **error)
   g_autoptr(OsrClip) clip = NULL;
   gint64 d = config->hidden_size;
 
-  if (!check_config(config, error))
+  if (!osr_clip_config_check(config, error))
     return NULL;
 
   clip = g_new0(OsrClip, 1);

@@ -5,6 +5,9 @@
 
 G_BEGIN_DECLS
 
+/* What load() takes. */
+gboolean osr_mmdit_config_check(const OsrMmditConfig *config, GError **error);
+
 /* Of activations. */
 OsrDType osr_mmdit_get_dtype(OsrMmdit *mmdit);
 

@@ -14,6 +14,7 @@
 
 #include "layers.h"
 #include "mmdit-private.h"
+#include "model-limits.h"
 
 #define TIME_FEATURES 256
 #define TIME_FACTOR 1000.0f
@@ -66,24 +67,25 @@ struct _OsrMmdit {
 
 /* Loading */
 
-static gboolean
-check_config(const OsrMmditConfig *c, GError **error)
+gboolean
+osr_mmdit_config_check(const OsrMmditConfig *c, GError **error)
 {
   static const char *const names[] = { "in_channels", "vec_in_dim", "context_in_dim",
                                        "hidden_size", "num_heads",  "patch_size" };
   const guint values[] = { c->in_channels, c->vec_in_dim, c->context_in_dim,
                            c->hidden_size, c->num_heads,  c->patch_size };
+  const double mlp = c->mlp_ratio * c->hidden_size;
   guint64 pairs = 0;
 
   if (!osr_config_check_sizes("mmdit", G_N_ELEMENTS(values), names, values, error))
     return FALSE;
-  if (c->depth > 1024 || c->depth_single_blocks > 1024) {
+  if (c->depth > OSR_MAX_BLOCKS || c->depth_single_blocks > OSR_MAX_BLOCKS) {
     g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
                 "mmdit: %u and %u blocks are more than any model has", c->depth,
                 c->depth_single_blocks);
     return FALSE;
   }
-  if (c->patch_size > 256 || c->in_channels % (c->patch_size * c->patch_size) != 0) {
+  if (c->patch_size > OSR_MAX_PATCH_SIZE || c->in_channels % (c->patch_size * c->patch_size) != 0) {
     g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
                 "mmdit: in_channels %u is not a multiple of patch_size %u squared", c->in_channels,
                 c->patch_size);
@@ -102,8 +104,7 @@ check_config(const OsrMmditConfig *c, GError **error)
     return FALSE;
   }
   /* Written so that a NaN fails. */
-  if (!(c->mlp_ratio * c->hidden_size >= 1 && c->mlp_ratio * c->hidden_size <= 1 << 24) ||
-      !(c->theta > 0 && c->theta <= G_MAXDOUBLE)) {
+  if (!(mlp >= 1 && mlp <= OSR_MAX_MLP_CHANNELS) || !(c->theta > 0 && c->theta <= G_MAXDOUBLE)) {
     g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
                 "mmdit: mlp_ratio %g or theta %g is out of range", c->mlp_ratio, c->theta);
     return FALSE;
@@ -191,7 +192,7 @@ osr_mmdit_load(const OsrMmditConfig *config, OsrLoader *loader, GError **error)
   g_autoptr(OsrMmdit) mmdit = NULL;
   gint64 d = config->hidden_size, channels = config->in_channels;
 
-  if (!check_config(config, error))
+  if (!osr_mmdit_config_check(config, error))
     return NULL;
 
   mmdit = g_new0(OsrMmdit, 1);

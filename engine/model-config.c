@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "model-config.h"
 
-#include "error.h"
-#include "layers.h"
+#include "clip-private.h"
+#include "mmdit-private.h"
 #include "model-limits.h"
+#include "t5-private.h"
 #include "vae-private.h"
 
 #define MEMBER OSR_CONFIG_MEMBER
@@ -23,51 +24,6 @@ read_fields(const OsrConfigSection *section, const OsrConfigField *fields, gsize
 }
 
 /* MMDiT */
-
-gboolean
-osr_mmdit_config_check(const OsrMmditConfig *c, GError **error)
-{
-  static const char *const names[] = { "in_channels", "vec_in_dim", "context_in_dim",
-                                       "hidden_size", "num_heads",  "patch_size" };
-  const guint values[] = { c->in_channels, c->vec_in_dim, c->context_in_dim,
-                           c->hidden_size, c->num_heads,  c->patch_size };
-  const double mlp = c->mlp_ratio * c->hidden_size;
-  guint64 pairs = 0;
-
-  if (!osr_config_check_sizes("mmdit", G_N_ELEMENTS(values), names, values, error))
-    return FALSE;
-  if (c->depth > OSR_MAX_BLOCKS || c->depth_single_blocks > OSR_MAX_BLOCKS) {
-    g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
-                "mmdit: %u and %u blocks are more than any model has", c->depth,
-                c->depth_single_blocks);
-    return FALSE;
-  }
-  if (c->patch_size > OSR_MAX_PATCH_SIZE || c->in_channels % (c->patch_size * c->patch_size) != 0) {
-    g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
-                "mmdit: in_channels %u is not a multiple of patch_size %u squared", c->in_channels,
-                c->patch_size);
-    return FALSE;
-  }
-  for (guint i = 0; i < 3; i++) {
-    pairs += c->axes_dim[i] / 2;
-    if (c->axes_dim[i] % 2 != 0)
-      pairs = G_MAXUINT32;
-  }
-  if (c->hidden_size % (2 * c->num_heads) != 0 || pairs != c->hidden_size / c->num_heads / 2) {
-    g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
-                "mmdit: axes_dim %u, %u, %u have to be even and add up to hidden_size %u / "
-                "num_heads %u",
-                c->axes_dim[0], c->axes_dim[1], c->axes_dim[2], c->hidden_size, c->num_heads);
-    return FALSE;
-  }
-  /* Written so that a NaN fails. */
-  if (!(mlp >= 1 && mlp <= OSR_MAX_MLP_CHANNELS) || !(c->theta > 0 && c->theta <= G_MAXDOUBLE)) {
-    g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
-                "mmdit: mlp_ratio %g or theta %g is out of range", c->mlp_ratio, c->theta);
-    return FALSE;
-  }
-  return TRUE;
-}
 
 gboolean
 osr_config_read_mmdit(const OsrConfigSection *section, OsrMmditConfig *config, GError **error)
@@ -165,35 +121,6 @@ osr_config_read_vae(const OsrConfigSection *section, OsrVaeConfig *config, GErro
 /* T5 */
 
 gboolean
-osr_t5_config_check(const OsrT5Config *c, GError **error)
-{
-  static const char *const names[] = { "vocab_size", "d_model",    "d_kv",
-                                       "d_ff",       "num_layers", "num_heads" };
-  const guint values[] = {
-    c->vocab_size, c->d_model, c->d_kv, c->d_ff, c->num_layers, c->num_heads
-  };
-
-  if (!osr_config_check_sizes("t5", G_N_ELEMENTS(values), names, values, error))
-    return FALSE;
-  if (c->num_layers > OSR_MAX_BLOCKS || (guint64) c->num_heads * c->d_kv > OSR_MAX_CHANNELS) {
-    g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
-                "t5: %u layers of %u heads of %u are more than any model has", c->num_layers,
-                c->num_heads, c->d_kv);
-    return FALSE;
-  }
-  /* Half of the buckets for each direction, half of those for single distances. */
-  if (c->relative_attention_num_buckets < 4 || c->relative_attention_num_buckets > 1 << 16 ||
-      c->relative_attention_num_buckets % 4 != 0 ||
-      c->relative_attention_max_distance <= c->relative_attention_num_buckets / 4) {
-    g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
-                "t5: %u relative_attention_num_buckets up to distance %u are not possible",
-                c->relative_attention_num_buckets, c->relative_attention_max_distance);
-    return FALSE;
-  }
-  return TRUE;
-}
-
-gboolean
 osr_config_read_t5(const OsrConfigSection *section, OsrT5Config *config, GError **error)
 {
   static const char *const others[] = { "feed_forward_proj", "model_type", NULL };
@@ -230,33 +157,6 @@ osr_config_read_t5(const OsrConfigSection *section, OsrT5Config *config, GError 
 }
 
 /* CLIP */
-
-gboolean
-osr_clip_config_check(const OsrClipConfig *c, GError **error)
-{
-  static const char *const names[] = { "vocab_size",          "hidden_size",
-                                       "intermediate_size",   "num_hidden_layers",
-                                       "num_attention_heads", "max_position_embeddings" };
-  const guint values[] = {
-    c->vocab_size,        c->hidden_size,         c->intermediate_size,
-    c->num_hidden_layers, c->num_attention_heads, c->max_position_embeddings
-  };
-
-  if (!osr_config_check_sizes("clip", G_N_ELEMENTS(values), names, values, error))
-    return FALSE;
-  if (c->num_hidden_layers > OSR_MAX_BLOCKS) {
-    g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
-                "clip: %u layers are more than any model has", c->num_hidden_layers);
-    return FALSE;
-  }
-  if (c->hidden_size % c->num_attention_heads != 0) {
-    g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
-                "clip: hidden_size %u is not a multiple of num_attention_heads %u", c->hidden_size,
-                c->num_attention_heads);
-    return FALSE;
-  }
-  return TRUE;
-}
 
 static gboolean
 read_clip_act(const OsrConfigSection *section, OsrAct *act, GError **error)

@@ -25,9 +25,4 @@ gboolean osr_config_read_clip(const OsrConfigSection *section, OsrClipConfig *co
 /* What the defaults of osr_config_read_vae() are. */
 extern const OsrVaeConfig osr_config_hunyuan_vae;
 
-/* What load() takes. */
-gboolean osr_mmdit_config_check(const OsrMmditConfig *config, GError **error);
-gboolean osr_t5_config_check(const OsrT5Config *config, GError **error);
-gboolean osr_clip_config_check(const OsrClipConfig *config, GError **error);
-
 G_END_DECLS

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "error.h"
+#include "mmdit-private.h"
 #include "model-config.h"
 #include "model-limits.h"
 #include "vae-private.h"

@@ -7,6 +7,7 @@
 #include <math.h>
 
 #include "error.h"
+#include "model-limits.h"
 #include "sampler.h"
 
 static const char *const condition_names[] = {
@@ -120,7 +121,7 @@ osr_guidance_weights(const OsrSamplingParams *params, OsrCondition condition, gu
 static gboolean
 check_size(const char *what, guint size, guint unit, GError **error)
 {
-  const guint most = 16384;
+  const guint most = OSR_MAX_PIXELS;
   guint below = size / unit * unit;
 
   if (size >= unit && size <= most && size % unit == 0)
@@ -139,7 +140,7 @@ check_size(const char *what, guint size, guint unit, GError **error)
 static gboolean
 check_frames(guint frames, guint time_ratio, GError **error)
 {
-  const guint most = 1 << 20;
+  const guint most = OSR_MAX_FRAMES;
   guint below;
 
   if (frames >= 1 && frames <= most && (frames - 1) % time_ratio == 0)
@@ -195,9 +196,9 @@ osr_sampling_params_check(const OsrSamplingParams *params, const OsrMmditConfig 
                 params->num_frames, params->width, params->height, tokens, G_MAXINT32);
     return FALSE;
   }
-  if (params->num_steps < 1 || params->num_steps > 10000) {
+  if (params->num_steps < 1 || params->num_steps > OSR_MAX_STEPS) {
     g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
-                "%u steps are not possible: 1 to 10000 are", params->num_steps);
+                "%u steps are not possible: 1 to %u are", params->num_steps, OSR_MAX_STEPS);
     return FALSE;
   }
   if (!isfinite(params->guidance) || !isfinite(params->guidance_img)) {

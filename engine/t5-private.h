@@ -5,6 +5,9 @@
 
 G_BEGIN_DECLS
 
+/* What load() takes. */
+gboolean osr_t5_config_check(const OsrT5Config *config, GError **error);
+
 /* Row of relative_attention_bias for a key @offset tokens after the query. */
 guint osr_t5_bucket(const OsrT5Config *config, gint64 offset);
 

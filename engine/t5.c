@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "layers.h"
+#include "model-limits.h"
 #include "t5-private.h"
 
 typedef struct {
@@ -26,8 +27,8 @@ struct _OsrT5 {
   guint bias_length;
 };
 
-static gboolean
-check_config(const OsrT5Config *c, GError **error)
+gboolean
+osr_t5_config_check(const OsrT5Config *c, GError **error)
 {
   static const char *const names[] = { "vocab_size", "d_model",    "d_kv",
                                        "d_ff",       "num_layers", "num_heads" };
@@ -37,7 +38,7 @@ check_config(const OsrT5Config *c, GError **error)
 
   if (!osr_config_check_sizes("t5", G_N_ELEMENTS(values), names, values, error))
     return FALSE;
-  if (c->num_layers > 1024 || (guint64) c->num_heads * c->d_kv > 1 << 20) {
+  if (c->num_layers > OSR_MAX_BLOCKS || (guint64) c->num_heads * c->d_kv > OSR_MAX_CHANNELS) {
     g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
                 "t5: %u layers of %u heads of %u are more than any model has", c->num_layers,
                 c->num_heads, c->d_kv);
@@ -99,7 +100,7 @@ osr_t5_load(const OsrT5Config *config, OsrLoader *loader, GError **error)
   g_autoptr(OsrT5) t5 = NULL;
   const char *table;
 
-  if (!check_config(config, error))
+  if (!osr_t5_config_check(config, error))
     return NULL;
 
   t5 = g_new0(OsrT5, 1);

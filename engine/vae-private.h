@@ -9,11 +9,11 @@
 #pragma once
 
 #include "layers.h"
+#include "model-limits.h"
 #include "vae.h"
 
 G_BEGIN_DECLS
 
-#define OSR_VAE_MAX_LAYERS 8
 #define OSR_VAE_NORM_EPS 1e-6f
 /* Frames, rows and columns of the largest video: keeps sizes far from overflow. */
 #define OSR_VAE_MAX_SIZE (1 << 16)

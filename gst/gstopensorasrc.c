@@ -22,6 +22,7 @@
  */
 #include <gst/gst.h>
 
+#include "cuda/gstopensoracuda.h"
 #include "gstopensora.h"
 
 GST_DEBUG_CATEGORY_STATIC(gst_opensora_src_debug);
@@ -65,10 +66,12 @@ struct _GstOpenSoraSrc {
   gboolean text_counts; /* nothing has been denoised yet */
 };
 
-static GstStaticPadTemplate src_template = GST_STATIC_PAD_TEMPLATE(
-    "src", GST_PAD_SRC, GST_PAD_ALWAYS,
-    GST_STATIC_CAPS(
-        "video/x-raw, format = { I420, NV12, RGB, RGBx }, " GST_OPENSORA_ANY_VIDEO_FIELDS));
+#define VIDEO_FIELDS ", format = { I420, NV12, RGB, RGBx }, " GST_OPENSORA_ANY_VIDEO_FIELDS
+
+static GstStaticPadTemplate src_template =
+    GST_STATIC_PAD_TEMPLATE("src", GST_PAD_SRC, GST_PAD_ALWAYS,
+                            GST_STATIC_CAPS("video/x-raw(" GST_OPENSORA_CUDA_FEATURE
+                                            ")" VIDEO_FIELDS "; video/x-raw" VIDEO_FIELDS));
 
 G_DEFINE_FINAL_TYPE(GstOpenSoraSrc, gst_opensora_src, GST_TYPE_BIN)
 GST_ELEMENT_REGISTER_DEFINE_WITH_CODE(opensorasrc, "opensorasrc", GST_RANK_NONE,

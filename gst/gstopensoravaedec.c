@@ -8,6 +8,9 @@
  * clip's prompt, seed and model go before its first frame as tags, and every frame carries
  * the clip's meta.
  *
+ * On a GPU the frames may stay there, in `video/x-raw(memory:CUDAMemory)`, where downstream asks
+ * for that; elements that take whatever memory there is get the system's.
+ *
  * ## Example launch line
  * |[
  * gst-launch-1.0 opensoratextsrc prompt="a blue square growing on a white background" !
@@ -19,6 +22,7 @@
  */
 #include <gst/base/gstbasetransform.h>
 
+#include "cuda/gstopensoracudaoutput.h"
 #include "gstopensoraclipmeta.h"
 #include "gstopensorainterrupt.h"
 #include "gstopensoravideo.h"
@@ -46,7 +50,9 @@ struct _GstOpenSoraVaeDec {
   guint tiling; /* OsrVaeTiling */
 
   GstOpenSoraInterrupt interrupt;
+  GstOpenSoraCudaOutput cuda;
   GstVideoInfo info;
+  gboolean in_cuda;  /* what the caps of @info say */
   OsrTensor *video;  /* [T, H, W, 3] of the clip that is being sent, or NULL */
   GstBuffer *latent; /* what it was decoded from: times and meta */
   guint next_frame, n_frames;
@@ -57,16 +63,19 @@ struct _GstOpenSoraVaeDec {
   GST_OPENSORA_ANY_VIDEO_FIELDS                                                                    \
   ", pixel-aspect-ratio = (fraction) 1/1, interlace-mode = progressive"
 
+#define VIDEO_CAPS(media)                                                                          \
+  media ", format = " GST_OPENSORA_VIDEO_FORMATS_YUV ", " VIDEO_FIELDS                             \
+        ", colorimetry = { bt601, bt709 }, chroma-site = jpeg; " media                             \
+        ", format = " GST_OPENSORA_VIDEO_FORMATS_RGB ", " VIDEO_FIELDS ", colorimetry = sRGB"
+
 static GstStaticPadTemplate sink_template = GST_STATIC_PAD_TEMPLATE(
     "sink", GST_PAD_SINK, GST_PAD_ALWAYS,
     GST_STATIC_CAPS(GST_OPENSORA_LATENT_CAPS ", " GST_OPENSORA_ANY_VIDEO_FIELDS));
 
-static GstStaticPadTemplate src_template = GST_STATIC_PAD_TEMPLATE(
-    "src", GST_PAD_SRC, GST_PAD_ALWAYS,
-    GST_STATIC_CAPS("video/x-raw, format = " GST_OPENSORA_VIDEO_FORMATS_YUV ", " VIDEO_FIELDS
-                    ", colorimetry = { bt601, bt709 }, chroma-site = jpeg; "
-                    "video/x-raw, format = " GST_OPENSORA_VIDEO_FORMATS_RGB ", " VIDEO_FIELDS
-                    ", colorimetry = sRGB"));
+static GstStaticPadTemplate src_template =
+    GST_STATIC_PAD_TEMPLATE("src", GST_PAD_SRC, GST_PAD_ALWAYS,
+                            GST_STATIC_CAPS(VIDEO_CAPS("video/x-raw(" GST_OPENSORA_CUDA_FEATURE
+                                                       ")") "; " VIDEO_CAPS("video/x-raw")));
 
 G_DEFINE_FINAL_TYPE(GstOpenSoraVaeDec, gst_opensora_vae_dec, GST_TYPE_BASE_TRANSFORM)
 GST_ELEMENT_REGISTER_DEFINE_WITH_CODE(opensoravaedec, "opensoravaedec", GST_RANK_NONE,
@@ -141,7 +150,10 @@ gst_opensora_vae_dec_start(GstBaseTransform *trans)
   GstOpenSoraVaeDec *self = GST_OPENSORA_VAE_DEC(trans);
 
   gst_opensora_interrupt_lower(&self->interrupt, GST_OPENSORA_ANY_REASON);
-  return gst_opensora_model_open(&self->model, GST_ELEMENT(self), GST_OPENSORA_VAE_FILES);
+  if (!gst_opensora_model_open(&self->model, GST_ELEMENT(self), GST_OPENSORA_VAE_FILES))
+    return FALSE;
+  gst_opensora_cuda_output_set_device(&self->cuda, osr_model_get_device(self->model.model));
+  return TRUE;
 }
 
 static gboolean
@@ -151,6 +163,7 @@ gst_opensora_vae_dec_stop(GstBaseTransform *trans)
 
   drop_clip(self);
   gst_clear_caps(&self->refused);
+  gst_opensora_cuda_output_set_device(&self->cuda, NULL);
   gst_opensora_model_close(&self->model, GST_ELEMENT(self));
   return TRUE;
 }
@@ -174,6 +187,9 @@ gst_opensora_vae_dec_transform_caps(GstBaseTransform *trans, GstPadDirection dir
   g_autoptr(OsrModel) model = gst_opensora_model_ref(&self->model, GST_ELEMENT(self));
   GstCaps *other = gst_caps_new_empty();
 
+  caps = gst_caps_ref(caps);
+  if (direction == GST_PAD_SRC)
+    caps = gst_opensora_cuda_output_filter_caps(&self->cuda, caps);
   for (guint i = 0; i < gst_caps_get_size(caps); i++) {
     const GstStructure *s = gst_caps_get_structure(caps, i);
     GstCaps *part = gst_static_pad_template_get_caps(direction == GST_PAD_SINK ? &src_template
@@ -187,7 +203,23 @@ gst_opensora_vae_dec_transform_caps(GstBaseTransform *trans, GstPadDirection dir
       gst_caps_set_simple(part, "family", G_TYPE_STRING, osr_model_get_dir(model)->family, NULL);
     other = gst_caps_merge(other, part);
   }
+  if (direction == GST_PAD_SINK)
+    other = gst_opensora_cuda_output_filter_caps(&self->cuda, other);
+  gst_caps_unref(caps);
   return gst_opensora_filter_caps(other, filter);
+}
+
+/* Who takes anything at all, as sinks and converters do, does not ask for memory of a GPU. */
+static gboolean
+downstream_asks_for_cuda(GstBaseTransform *trans)
+{
+  GstCaps *caps = gst_pad_peer_query_caps(GST_BASE_TRANSFORM_SRC_PAD(trans), NULL);
+  gboolean asks = FALSE;
+
+  for (guint i = 0; i < gst_caps_get_size(caps) && !asks; i++)
+    asks = gst_opensora_cuda_in_caps(caps, i);
+  gst_caps_unref(caps);
+  return asks;
 }
 
 static GstCaps *
@@ -198,6 +230,10 @@ gst_opensora_vae_dec_fixate_caps(GstBaseTransform *trans, GstPadDirection direct
   GstStructure *s;
   gint height = 0;
 
+  if (direction == GST_PAD_SINK && !downstream_asks_for_cuda(trans))
+    othercaps = gst_opensora_cuda_strip_caps(othercaps);
+  if (gst_caps_is_empty(othercaps))
+    return othercaps;
   othercaps = gst_caps_make_writable(gst_caps_truncate(othercaps));
   s = gst_caps_get_structure(othercaps, 0);
   gst_structure_get_int(s, "height", &height);
@@ -291,6 +327,7 @@ gst_opensora_vae_dec_set_caps(GstBaseTransform *trans, GstCaps *incaps, GstCaps 
   GstOpenSoraVaeDec *self = GST_OPENSORA_VAE_DEC(trans);
 
   drop_clip(self);
+  self->in_cuda = gst_opensora_cuda_in_caps(outcaps, 0);
   return gst_video_info_from_caps(&self->info, outcaps) && check_memory(self, incaps);
 }
 
@@ -348,6 +385,17 @@ configure_pool(GstBufferPool *pool, GstQuery *query, GstCaps *caps, guint *size,
 }
 
 static gboolean
+decide_cuda_allocation(GstOpenSoraVaeDec *self, GstQuery *query)
+{
+  GError *error = NULL;
+
+  if (gst_opensora_cuda_output_decide_allocation(&self->cuda, query, &error))
+    return TRUE;
+  gst_opensora_post_error(GST_ELEMENT(self), error);
+  return FALSE;
+}
+
+static gboolean
 gst_opensora_vae_dec_decide_allocation(GstBaseTransform *trans, GstQuery *query)
 {
   g_autoptr(GstBufferPool) pool = NULL;
@@ -359,6 +407,8 @@ gst_opensora_vae_dec_decide_allocation(GstBaseTransform *trans, GstQuery *query)
   gst_query_parse_allocation(query, &caps, NULL);
   if (!caps || !gst_video_info_from_caps(&info, caps))
     return FALSE;
+  if (gst_opensora_cuda_in_caps(caps, 0))
+    return decide_cuda_allocation(GST_OPENSORA_VAE_DEC(trans), query);
 
   size = (guint) GST_VIDEO_INFO_SIZE(&info);
   update = gst_query_get_n_allocation_pools(query) > 0;
@@ -469,24 +519,38 @@ frame_time(GstOpenSoraVaeDec *self, guint64 frame)
   return gst_util_uint64_scale(frame, (guint64) self->info.fps_d * GST_SECOND, self->info.fps_n);
 }
 
+/* The next frame into @buffer, in whichever memory that is. */
+static gboolean
+write_frame(GstOpenSoraVaeDec *self, GstBuffer *buffer, GError **error)
+{
+  GstVideoFrame frame;
+  gboolean ok;
+
+  if (self->in_cuda) {
+    if (!gst_opensora_cuda_output_map(&self->cuda, &self->info, buffer, &frame, error))
+      return FALSE;
+    ok = gst_opensora_video_fill_device_frame(self->video, self->next_frame, &frame, error);
+    return gst_opensora_cuda_output_unmap(&self->cuda, &frame, ok ? error : NULL) && ok;
+  }
+  if (!gst_video_frame_map(&frame, &self->info, buffer, GST_MAP_WRITE)) {
+    g_set_error_literal(error, OSR_ERROR, OSR_ERROR_FAILED, "a video buffer is not writable");
+    return FALSE;
+  }
+  ok = gst_opensora_video_fill_frame(self->video, self->next_frame, &frame, error);
+  gst_video_frame_unmap(&frame);
+  return ok;
+}
+
 /* Writes the next frame of the clip that @latent was decoded to. */
 static GstFlowReturn
 gst_opensora_vae_dec_transform(GstBaseTransform *trans, GstBuffer *latent, GstBuffer *buffer)
 {
   GstOpenSoraVaeDec *self = GST_OPENSORA_VAE_DEC(trans);
   GError *error = NULL;
-  GstVideoFrame frame;
   GstClockTime start;
   guint64 first;
-  gboolean ok;
 
-  if (!gst_video_frame_map(&frame, &self->info, buffer, GST_MAP_WRITE)) {
-    GST_ELEMENT_ERROR(self, RESOURCE, WRITE, ("Cannot write to a video buffer."), (NULL));
-    return GST_FLOW_ERROR;
-  }
-  ok = gst_opensora_video_fill_frame(self->video, self->next_frame, &frame, &error);
-  gst_video_frame_unmap(&frame);
-  if (!ok)
+  if (!write_frame(self, buffer, &error))
     return gst_opensora_post_error(GST_ELEMENT(self), error);
 
   /* From the number of the frame in the stream, so that rounding never adds up. */
@@ -533,6 +597,23 @@ gst_opensora_vae_dec_generate(GstBaseTransform *trans, GstBuffer **output)
 }
 
 static gboolean
+gst_opensora_vae_dec_query(GstBaseTransform *trans, GstPadDirection direction, GstQuery *query)
+{
+  GstOpenSoraVaeDec *self = GST_OPENSORA_VAE_DEC(trans);
+  g_autofree char *device = NULL;
+
+  if (GST_QUERY_TYPE(query) == GST_QUERY_CONTEXT) {
+    GST_OBJECT_LOCK(self);
+    device = g_strdup(self->model.device);
+    GST_OBJECT_UNLOCK(self);
+    if (gst_opensora_cuda_output_query(&self->cuda, device, query))
+      return TRUE;
+  }
+  return GST_BASE_TRANSFORM_CLASS(gst_opensora_vae_dec_parent_class)
+      ->query(trans, direction, query);
+}
+
+static gboolean
 gst_opensora_vae_dec_sink_event(GstBaseTransform *trans, GstEvent *event)
 {
   GstOpenSoraVaeDec *self = GST_OPENSORA_VAE_DEC(trans);
@@ -564,6 +645,7 @@ gst_opensora_vae_dec_finalize(GObject *object)
 {
   GstOpenSoraVaeDec *self = GST_OPENSORA_VAE_DEC(object);
 
+  gst_opensora_cuda_output_clear(&self->cuda);
   gst_opensora_model_clear(&self->model);
   gst_opensora_interrupt_clear(&self->interrupt);
   G_OBJECT_CLASS(gst_opensora_vae_dec_parent_class)->finalize(object);
@@ -604,6 +686,7 @@ gst_opensora_vae_dec_class_init(GstOpenSoraVaeDecClass *klass)
   trans_class->get_unit_size = gst_opensora_vae_dec_get_unit_size;
   trans_class->propose_allocation = gst_opensora_vae_dec_propose_allocation;
   trans_class->decide_allocation = gst_opensora_vae_dec_decide_allocation;
+  trans_class->query = gst_opensora_vae_dec_query;
   trans_class->sink_event = gst_opensora_vae_dec_sink_event;
   trans_class->submit_input_buffer = gst_opensora_vae_dec_submit;
   trans_class->generate_output = gst_opensora_vae_dec_generate;
@@ -616,6 +699,7 @@ static void
 gst_opensora_vae_dec_init(GstOpenSoraVaeDec *self)
 {
   gst_opensora_model_init(&self->model);
+  gst_opensora_cuda_output_init(&self->cuda, GST_ELEMENT(self));
   gst_opensora_interrupt_init(&self->interrupt);
   gst_video_info_init(&self->info);
   gst_base_transform_set_qos_enabled(GST_BASE_TRANSFORM(self), FALSE);

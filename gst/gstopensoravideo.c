@@ -45,8 +45,11 @@ picture_from_frame(const GstVideoFrame *frame, OsrPicture *picture)
   return TRUE;
 }
 
-gboolean
-gst_opensora_video_fill_frame(OsrTensor *video, guint i, GstVideoFrame *frame, GError **error)
+typedef gboolean (*GetPicture)(OsrTensor *video, guint i, const OsrPicture *picture,
+                               GError **error);
+
+static gboolean
+fill_frame(OsrTensor *video, guint i, GstVideoFrame *frame, GetPicture get_picture, GError **error)
 {
   OsrPicture picture = { 0 };
 
@@ -55,7 +58,20 @@ gst_opensora_video_fill_frame(OsrTensor *video, guint i, GstVideoFrame *frame, G
                 gst_video_format_to_string(GST_VIDEO_FRAME_FORMAT(frame)));
     return FALSE;
   }
-  return osr_video_get_picture(video, i, &picture, error);
+  return get_picture(video, i, &picture, error);
+}
+
+gboolean
+gst_opensora_video_fill_frame(OsrTensor *video, guint i, GstVideoFrame *frame, GError **error)
+{
+  return fill_frame(video, i, frame, osr_video_get_picture, error);
+}
+
+gboolean
+gst_opensora_video_fill_device_frame(OsrTensor *video, guint i, GstVideoFrame *frame,
+                                     GError **error)
+{
+  return fill_frame(video, i, frame, osr_video_get_device_picture, error);
 }
 
 /* The largest centred part of @info that has the aspect ratio of width x height. Square

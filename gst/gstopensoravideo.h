@@ -17,6 +17,9 @@ G_BEGIN_DECLS
 /* Frame @i of @video ([T, H, W, 3]) into @frame, in the frame's own format and matrix. */
 gboolean gst_opensora_video_fill_frame(OsrTensor *video, guint i, GstVideoFrame *frame,
                                        GError **error);
+/* The same for planes in memory of @video's device; they are written in the order of its work. */
+gboolean gst_opensora_video_fill_device_frame(OsrTensor *video, guint i, GstVideoFrame *frame,
+                                              GError **error);
 
 /**
  * GstOpenSoraScaler:

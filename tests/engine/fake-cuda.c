@@ -349,6 +349,8 @@ check_alive(const Fake *fake, const char *name, const void *ptr)
   for (const Block *block = fake->blocks; block; block = block->next)
     if (at >= block->start && at < block->start + block->size)
       return;
+  if (fake_cuda.owns && fake_cuda.owns(ptr))
+    return;
   die("%s: %p is no memory of the device, or not any more", name, ptr);
 }
 

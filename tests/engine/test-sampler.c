@@ -558,14 +558,14 @@ test_params(void)
   p = good, p.height = 8;
   expect_bad_params(&p, 1, "multiples of 16 from 16");
   p = good, p.height = G_MAXUINT32;
-  expect_bad_params(&p, 2, "multiples of 16 from 16 to 16384");
+  expect_bad_params(&p, 2, "multiples of 16 from 16 to 8192");
   p = good, p.width = 48;
   expect_bad_params(&p, 4, "multiples of 32 are, the nearest being 32 and 64");
   p = good, p.num_frames = 0;
   expect_bad_params(&p, 2, "0 frames");
   p = good, p.num_frames = 32;
   expect_bad_params(&p, 2, "the nearest being 29 and 33");
-  p = good, p.width = p.height = 16384, p.num_frames = 4 * 10000 + 1;
+  p = good, p.width = p.height = 8192, p.num_frames = 4 * 10000 + 1;
   expect_bad_params(&p, 2, "tokens");
   p = good, p.num_steps = 0;
   expect_bad_params(&p, 2, "0 steps");

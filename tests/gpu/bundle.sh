@@ -31,7 +31,8 @@ cp "$build/tests/kernels/checkops" "$work/tests/"
 for test in "$build"/tests/gst/test-* "$build"/tests/engine/test-*; do
   if [ -f "$test" ] && [ -x "$test" ]; then cp "$test" "$work/tests/"; fi
 done
-for library in "$build"/engine/libopensora.so.0 "$build"/kernels/cuda/libopensora-cuda.so; do
+for library in "$build"/engine/libopensora.so.0 "$build"/kernels/cuda/libopensora-cuda.so \
+  "$build"/gst/cuda/libgstopensoracuda.so; do
   if [ -e "$library" ]; then cp -L "$library" "$work/lib/"; fi
 done
 

@@ -19,7 +19,9 @@ def safetensors(header, data=b""):
 
 class Settings(support.PipelineTest):
     def refuse(self, properties, *texts):
-        self.assert_refused(self.launch_refused(["opensorasrc", *properties, "!", "fakesink"]), *texts)
+        self.assert_refused(
+            self.launch_refused(["opensorasrc", *properties, "!", "fakesink"]), *texts
+        )
 
     def test_no_prompt(self):
         self.refuse(SMALL, "prompt", "location")
@@ -40,14 +42,18 @@ class Settings(support.PipelineTest):
             ["opensorasrc", PROMPT],
         ):
             self.assert_refused(
-                self.launch_refused([*source, "!", "video/x-raw,width=500,height=20", "!", "fakesink"]),
+                self.launch_refused(
+                    [*source, "!", "video/x-raw,width=500,height=20", "!", "fakesink"]
+                ),
                 "width 500 (the nearest are 496 and 512), height 20 (the nearest are 16 and 32)",
                 "multiples of 16",
             )
 
     def test_rate_by_caps(self):
         self.assert_refused(
-            self.launch_refused(["opensorasrc", PROMPT, "!", "video/x-raw,framerate=300/1", "!", "fakesink"]),
+            self.launch_refused(
+                ["opensorasrc", PROMPT, "!", "video/x-raw,framerate=300/1", "!", "fakesink"]
+            ),
             "300/1 frames a second",
             "1 to 240",
         )
@@ -60,7 +66,9 @@ class Settings(support.PipelineTest):
         )
 
     def test_condition_without_reference(self):
-        self.refuse([PROMPT, *SMALL, "condition=i2v-head"], '"i2v-head" needs a reference', '"image"')
+        self.refuse(
+            [PROMPT, *SMALL, "condition=i2v-head"], '"i2v-head" needs a reference', '"image"'
+        )
 
     def test_number_of_frames(self):
         self.refuse([PROMPT, *SMALL, "num-frames=6"], "6")
@@ -85,7 +93,9 @@ class Settings(support.PipelineTest):
             (["num-frames=16385", "width=8192", "height=8192"], "takes", "TiB, and", "limit none"),
             (["num-frames=129", "memory-limit=200000000"], "takes", "MiB, and", "limit 190"),
         ):
-            result = self.launch_refused(["-m", "opensorasrc", PROMPT, *properties, "!", "fakesink"])
+            result = self.launch_refused(
+                ["-m", "opensorasrc", PROMPT, *properties, "!", "fakesink"]
+            )
             self.assert_refused(result, "Not enough memory on ", "free", *texts)
             self.assertNotIn("stage=(string)denoise, clip=(uint)0, step", result.out)
 
@@ -100,7 +110,9 @@ class Prompts(support.PipelineTest):
         if data is not None:
             self.write(name, data)
         self.assert_refused(
-            self.launch_refused(["opensorasrc", f"location={name}", *SMALL, "!", "fakesink"]), name, *texts
+            self.launch_refused(["opensorasrc", f"location={name}", *SMALL, "!", "fakesink"]),
+            name,
+            *texts,
         )
 
     def test_missing_file(self):
