@@ -6,6 +6,28 @@
 GST_DEBUG_CATEGORY(gst_opensora_debug);
 #define GST_CAT_DEFAULT gst_opensora_debug
 
+/* The line goes on to where it went before: G_MESSAGES_DEBUG and OPENSORA_LOG keep their meaning.
+ */
+static void
+log_engine_line(const char *domain, GLogLevelFlags level, const char *message, gpointer user_data)
+{
+  GstDebugLevel gst_level = GST_LEVEL_DEBUG;
+
+  if (level & (G_LOG_LEVEL_ERROR | G_LOG_LEVEL_CRITICAL))
+    gst_level = GST_LEVEL_ERROR;
+  else if (level & G_LOG_LEVEL_WARNING)
+    gst_level = GST_LEVEL_WARNING;
+  gst_debug_log(GST_CAT_DEFAULT, gst_level, __FILE__, GST_FUNCTION, __LINE__, NULL, "%s", message);
+  g_log_default_handler(domain, level, message, user_data);
+}
+
+void
+gst_opensora_log_init(void)
+{
+  g_log_set_handler("opensora", G_LOG_LEVEL_MASK | G_LOG_FLAG_FATAL | G_LOG_FLAG_RECURSION,
+                    log_engine_line, NULL);
+}
+
 GstCaps *
 gst_opensora_filter_caps(GstCaps *caps, GstCaps *filter)
 {

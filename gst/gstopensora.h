@@ -37,6 +37,9 @@ GST_ELEMENT_REGISTER_DECLARE(opensoravaedec);
 GST_ELEMENT_REGISTER_DECLARE(opensoravaeenc);
 GST_ELEMENT_REGISTER_DECLARE(opensorasrc);
 
+/* Takes the engine's lines into GST_DEBUG, as of the category "opensora"; once a process. */
+void gst_opensora_log_init(void);
+
 /* Frame sizes and rates: what can be generated, and what a decoder may be asked for (so that
  * what cannot be is an error with a reason, not a failure to link). */
 #define GST_OPENSORA_SIZE_UNIT 16

@@ -13,6 +13,7 @@ plugin_init(GstPlugin *plugin)
 
   GST_DEBUG_CATEGORY_INIT(gst_opensora_debug, "opensora", 0, "Open-Sora text to video");
 
+  gst_opensora_log_init();
   gst_opensora_clip_meta_register();
 
   ret |= GST_ELEMENT_REGISTER(opensoratextsrc, plugin);

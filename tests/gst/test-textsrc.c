@@ -109,6 +109,30 @@ GST_START_TEST(test_memory)
 }
 GST_END_TEST
 
+static void
+find_line(GstDebugCategory *category, GstDebugLevel level, const gchar *file, const gchar *function,
+          gint line, GObject *object, GstDebugMessage *message, gpointer found)
+{
+  if (g_str_equal(gst_debug_category_get_name(category), "opensora") && level == GST_LEVEL_DEBUG &&
+      strstr(gst_debug_message_get(message), " parameters, "))
+    g_atomic_int_inc((gint *) found);
+}
+
+/* What the engine has to say is seen with GST_DEBUG=opensora:5. */
+GST_START_TEST(test_engine_log)
+{
+  g_autoptr(Run) r = NULL;
+  gint found = 0;
+
+  gst_debug_set_active(TRUE);
+  gst_debug_set_threshold_for_name("opensora", GST_LEVEL_DEBUG);
+  gst_debug_add_log_function(find_line, &found, NULL);
+  r = run_ok(1, SRC "prompt=x" OUT);
+  gst_debug_remove_log_function(find_line);
+  assert_equals_int(g_atomic_int_get(&found), 2); /* the weights of T5 and CLIP */
+}
+GST_END_TEST
+
 /* Both branches see the same clip at the same time. */
 GST_START_TEST(test_tee)
 {
@@ -442,6 +466,7 @@ make_suite(void)
   tcase_add_test(tc, test_caps);
   tcase_add_test(tc, test_memory);
   tcase_add_test(tc, test_tee);
+  tcase_add_test(tc, test_engine_log);
   tcase_add_test(tc, test_seeds);
   tcase_add_test(tc, test_text_file);
   tcase_add_test(tc, test_csv_file);
