@@ -605,7 +605,7 @@ GST_START_TEST(test_too_large)
 
   for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
     g_autoptr(GstCaps) caps = NULL;
-    g_autoptr(GstBuffer) latent = make_latent(16, 16, 1, "30/1", &caps);
+    G_GNUC_UNUSED g_autoptr(GstBuffer) latent = make_latent(16, 16, 1, "30/1", &caps);
     g_autoptr(GstMessage) message = NULL;
     g_autoptr(GError) error = NULL;
     GstBus *bus;
