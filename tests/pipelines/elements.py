@@ -27,7 +27,7 @@ INHERITED = set(
 )
 
 TABLE = re.compile(r"(<!-- properties: (?P<name>\w+) -->\n).*?(<!-- end -->)", re.S)
-PROPERTY = re.compile(r"^  (?P<name>[a-z0-9-]+) +: (?P<blurb>.*)$")
+PROPERTY = re.compile(r"^  (?P<name>[a-z0-9-]+) *: (?P<blurb>.*)$")
 BOXED = re.compile(r'^ {20,}Boxed pointer of type "(?P<type>\w+)"')
 KIND = re.compile(
     r"^ {20,}(?P<kind>Boolean|String|Integer64|Unsigned Integer64|Integer|Unsigned Integer|Double"
