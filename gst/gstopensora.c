@@ -28,6 +28,23 @@ gst_opensora_log_init(void)
                     log_engine_line, NULL);
 }
 
+#define GST_TYPE_OPENSORA_DTYPE (gst_opensora_dtype_get_type())
+static GType
+gst_opensora_dtype_get_type(void)
+{
+  static GType type;
+  static const GEnumValue values[] = {
+    { GST_OPENSORA_DTYPE_AUTO, "bf16 on GPUs, f32 on CPUs", "auto" },
+    { OSR_DTYPE_F32, "32-bit floats", "f32" },
+    { OSR_DTYPE_BF16, "16-bit floats with 8 bits of exponent", "bf16" },
+    { 0, NULL, NULL },
+  };
+
+  if (g_once_init_enter(&type))
+    g_once_init_leave(&type, g_enum_register_static("GstOpenSoraDType", values));
+  return type;
+}
+
 GstCaps *
 gst_opensora_filter_caps(GstCaps *caps, GstCaps *filter)
 {
@@ -45,6 +62,7 @@ gst_opensora_model_init(GstOpenSoraModel *self)
 {
   self->location = NULL;
   self->device = g_strdup(GST_OPENSORA_DEFAULT_DEVICE);
+  self->dtype = GST_OPENSORA_DTYPE_AUTO;
   self->memory_limit = 0;
   self->model = NULL;
 }
@@ -75,6 +93,11 @@ gst_opensora_model_install_properties(GObjectClass *klass, guint first_id)
                           "\"cuda:N\"",
                           GST_OPENSORA_DEFAULT_DEVICE, flags | GST_PARAM_MUTABLE_READY));
   g_object_class_install_property(
+      klass, first_id + GST_OPENSORA_MODEL_PROP_DTYPE,
+      g_param_spec_enum("dtype", "Data type", "What weights are kept and computed in",
+                        GST_TYPE_OPENSORA_DTYPE, GST_OPENSORA_DTYPE_AUTO,
+                        flags | GST_PARAM_MUTABLE_READY));
+  g_object_class_install_property(
       klass, first_id + GST_OPENSORA_MODEL_PROP_MEMORY_LIMIT,
       g_param_spec_uint64("memory-limit", "Memory limit",
                           "Bytes that the process may take of the device's memory, by whatever "
@@ -87,6 +110,7 @@ gst_opensora_model_install_properties(GObjectClass *klass, guint first_id)
                          "reserved, peak-allocated, peak-reserved, limit (bytes) and allocations; "
                          "NULL while stopped",
                          GST_TYPE_STRUCTURE, G_PARAM_READABLE | G_PARAM_STATIC_STRINGS));
+  gst_type_mark_as_plugin_api(GST_TYPE_OPENSORA_DTYPE, 0);
 }
 
 /* A limit is the device's, not ours: only one that was asked for is set. */
@@ -124,6 +148,11 @@ gst_opensora_model_set_property(GstOpenSoraModel *self, GstElement *element, gui
     self->device = g_strdup(text && *text ? text : GST_OPENSORA_DEFAULT_DEVICE);
     GST_OBJECT_UNLOCK(element);
     return TRUE;
+  case GST_OPENSORA_MODEL_PROP_DTYPE:
+    GST_OBJECT_LOCK(element);
+    self->dtype = g_value_get_enum(value);
+    GST_OBJECT_UNLOCK(element);
+    return TRUE;
   case GST_OPENSORA_MODEL_PROP_MEMORY_LIMIT:
     set_memory_limit(self, element, g_value_get_uint64(value));
     return TRUE;
@@ -159,6 +188,11 @@ gst_opensora_model_get_property(GstOpenSoraModel *self, GstElement *element, gui
   case GST_OPENSORA_MODEL_PROP_DEVICE:
     GST_OBJECT_LOCK(element);
     g_value_set_string(value, self->device);
+    GST_OBJECT_UNLOCK(element);
+    return TRUE;
+  case GST_OPENSORA_MODEL_PROP_DTYPE:
+    GST_OBJECT_LOCK(element);
+    g_value_set_enum(value, self->dtype);
     GST_OBJECT_UNLOCK(element);
     return TRUE;
   case GST_OPENSORA_MODEL_PROP_MEMORY_LIMIT:
@@ -208,8 +242,10 @@ gst_opensora_model_open(GstOpenSoraModel *self, GstElement *element, GstOpenSora
   g_autoptr(OsrModel) model = NULL;
   GError *error = NULL;
   guint64 limit;
+  gint dtype;
 
   GST_OBJECT_LOCK(element);
+  dtype = self->dtype;
   limit = self->memory_limit;
   location = g_strdup(self->location);
   name = g_strdup(self->device);
@@ -218,15 +254,18 @@ gst_opensora_model_open(GstOpenSoraModel *self, GstElement *element, GstOpenSora
   gst_opensora_model_close(self, element);
   device = osr_device_get(name, &error);
   if (device)
-    model = osr_model_get(location, device, &error);
+    model = osr_model_get_as(
+        location, device,
+        dtype == GST_OPENSORA_DTYPE_AUTO ? osr_device_get_dtype(device) : (OsrDType) dtype, &error);
   if (!model || !check_files(osr_model_get_dir(model), files, &error)) {
     gst_opensora_post_error(element, error);
     return FALSE;
   }
   if (limit > 0)
     osr_pool_set_limit(osr_device_get_pool(device), limit);
-  GST_INFO_OBJECT(element, "model %s (%s) on %s", osr_model_get_dir(model)->name,
-                  osr_model_get_dir(model)->path, osr_device_get_name(device));
+  GST_INFO_OBJECT(element, "model %s (%s) on %s in %s", osr_model_get_dir(model)->name,
+                  osr_model_get_dir(model)->path, osr_device_get_name(device),
+                  osr_dtype_name(osr_model_get_dtype(model)));
   GST_OBJECT_LOCK(element);
   self->model = g_steal_pointer(&model);
   GST_OBJECT_UNLOCK(element);

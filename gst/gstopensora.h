@@ -57,22 +57,25 @@ GstCaps *gst_opensora_filter_caps(GstCaps *caps, GstCaps *filter);
 /**
  * GstOpenSoraModel:
  *
- * The properties model-location, device, memory-limit and memory-stats of an element and the
- * model they name. Embedded in the element's struct and guarded by the element's object lock;
+ * The properties model-location, device, dtype, memory-limit and memory-stats of an element and
+ * the model they name. Embedded in the element's struct and guarded by the element's object lock;
  * the streaming thread may use @model without it.
  */
 typedef struct {
   char *location; /* NULL: the tiny model */
   char *device;   /* "auto" */
+  gint dtype;     /* OsrDType, or GST_OPENSORA_DTYPE_AUTO */
   guint64 memory_limit;
   OsrModel *model;
 } GstOpenSoraModel;
 
 #define GST_OPENSORA_DEFAULT_DEVICE "auto"
+#define GST_OPENSORA_DTYPE_AUTO (-1)
 
 enum {
   GST_OPENSORA_MODEL_PROP_LOCATION,
   GST_OPENSORA_MODEL_PROP_DEVICE,
+  GST_OPENSORA_MODEL_PROP_DTYPE,
   GST_OPENSORA_MODEL_PROP_MEMORY_LIMIT,
   GST_OPENSORA_MODEL_PROP_MEMORY_STATS,
   GST_OPENSORA_MODEL_N_PROPS

@@ -31,6 +31,7 @@ typedef struct {
   GstOpenSoraSwitch text_oscillation, image_oscillation, temporal_scaling, shift;
   char *resolution, *aspect_ratio;
   gint condition;
+  gboolean cuda_graphs;
 } GstOpenSoraSampling;
 
 enum {
@@ -43,6 +44,7 @@ enum {
   GST_OPENSORA_SAMPLING_PROP_SHIFT,
   GST_OPENSORA_SAMPLING_PROP_FLOW_SHIFT,
   GST_OPENSORA_SAMPLING_PROP_CONDITION,
+  GST_OPENSORA_SAMPLING_PROP_CUDA_GRAPHS,
   GST_OPENSORA_SAMPLING_PROP_NUM_FRAMES, /* this and the rest change the caps */
   GST_OPENSORA_SAMPLING_PROP_WIDTH,
   GST_OPENSORA_SAMPLING_PROP_HEIGHT,

@@ -22,6 +22,8 @@ tool_clip_options(ToolClip *clip)
     { "seed", 0, 0, G_OPTION_ARG_INT64, &clip->seed, "of the noise", "N" },
     { "tiling", 0, 0, G_OPTION_ARG_STRING, &clip->tiling,
       "of the decoder: off (default), spatial, temporal or both", "HOW" },
+    { "no-graphs", 0, 0, G_OPTION_ARG_NONE, &clip->no_graphs,
+      "on a GPU: make every forward call by call, without CUDA graphs", NULL },
     { "threads", 't', 0, G_OPTION_ARG_INT, &clip->threads,
       "CPU threads, 1 to " G_STRINGIFY(TOOL_MAX_THREADS) " (default: all)", "N" },
     G_OPTION_ENTRY_NULL,
@@ -116,6 +118,7 @@ tool_clip_params(const ToolClip *clip, const OsrModelDir *dir, OsrSamplingParams
     params->guidance = clip->guidance;
   if (clip->seed >= 0)
     params->seed = (guint64) clip->seed;
+  params->use_graphs = !clip->no_graphs;
   return osr_sampling_params_check(params, &dir->mmdit, dir->vae.spatial_compression_ratio,
                                    dir->vae.time_compression_ratio, error);
 }

@@ -47,6 +47,7 @@ double tool_mmdit_flops(const OsrMmditConfig *config, double video_tokens, doubl
 typedef struct {
   char *model, *device, *dtype, *prompt, *negative, *tiling;
   int width, height, num_frames, steps, threads; /* 0: the model's default */
+  gboolean no_graphs;
   gint64 seed;                                   /* -1: likewise */
   double guidance;                               /* 0: likewise */
 } ToolClip;

@@ -199,6 +199,25 @@ GST_START_TEST(test_source)
 }
 GST_END_TEST
 
+/* Short forwards are recorded, unless the user does not want it. */
+GST_START_TEST(test_graphs)
+{
+  FakeCuda *device = the_device();
+  guint64 launched = device->n_launched;
+  Run *run;
+
+  run = run_ok(1, "opensorasrc device=cuda:0 prompt=x num-frames=1 steps=4 width=32 height=32 "
+                  "cuda-graphs=false ! appsink name=out");
+  assert_equals_uint64(device->n_launched, launched);
+  run_free(run);
+  run = run_ok(1, "opensorasrc device=cuda:0 prompt=x num-frames=1 steps=4 width=32 height=32 ! "
+                  "appsink name=out");
+  fail_unless(device->n_launched > launched);
+  run_free(run);
+  assert_released();
+}
+GST_END_TEST
+
 GST_START_TEST(test_cpu_has_none)
 {
   run_fails(GST_STREAM_ERROR, GST_STREAM_ERROR_FAILED, "",
@@ -253,6 +272,7 @@ elements_suite(void)
   tcase_add_test(tcase, test_kept_frames);
   tcase_add_test(tcase, test_system_memory);
   tcase_add_test(tcase, test_source);
+  tcase_add_test(tcase, test_graphs);
   tcase_add_test(tcase, test_cpu_has_none);
   tcase_add_test(tcase, test_no_memory);
   tcase_add_test(tcase, test_restart);

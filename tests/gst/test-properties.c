@@ -330,7 +330,8 @@ GST_START_TEST(test_empty_strings)
 }
 GST_END_TEST
 
-/* A missing model folder and a missing device are errors of the element that wants them. */
+/* A missing model folder, a missing device and what a device cannot do are errors of the element
+ * that wants them. */
 GST_START_TEST(test_start_errors)
 {
   static const char *const pipelines[] = {
@@ -344,9 +345,11 @@ GST_START_TEST(test_start_errors)
   g_autofree char *no_folder = g_strdup_printf(pipelines[__i__], "model-location=/no/such/folder");
   g_autofree char *no_device = g_strdup_printf(pipelines[__i__], "device=cuda:99");
   g_autofree char *bad_device = g_strdup_printf(pipelines[__i__], "device=abacus");
+  g_autofree char *bad_dtype = g_strdup_printf(pipelines[__i__], "device=cpu dtype=bf16");
 
   run_fails(GST_RESOURCE_ERROR, GST_RESOURCE_ERROR_NOT_FOUND, "/no/such/folder", "%s", no_folder);
   run_fails(GST_RESOURCE_ERROR, GST_RESOURCE_ERROR_NOT_FOUND, "cuda:99", "%s", no_device);
+  run_fails(GST_STREAM_ERROR, GST_STREAM_ERROR_NOT_IMPLEMENTED, "BF16", "%s", bad_dtype);
   run_fails(GST_RESOURCE_ERROR, GST_RESOURCE_ERROR_NOT_FOUND, "abacus", "%s", bad_device);
 }
 GST_END_TEST
