@@ -17,6 +17,7 @@
  */
 #include "fake-cuda.h"
 
+#include <dlfcn.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -341,6 +342,20 @@ mem_free(OsrOpsContext *ctx, void *ptr, size_t size)
   pthread_mutex_unlock(&fake->lock);
 }
 
+/* Whether it is memory of the fake driver, where that is loaded (tests/gst-cuda). */
+static bool
+driver_owns(const void *ptr)
+{
+  void *driver = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_NOLOAD);
+  bool (*owns)(const void *) = NULL;
+
+  if (!driver)
+    return false;
+  *(void **) &owns = dlsym(driver, "fake_driver_owns");
+  dlclose(driver);
+  return owns && owns(ptr);
+}
+
 static void
 check_alive(const Fake *fake, const char *name, const void *ptr)
 {
@@ -349,7 +364,7 @@ check_alive(const Fake *fake, const char *name, const void *ptr)
   for (const Block *block = fake->blocks; block; block = block->next)
     if (at >= block->start && at < block->start + block->size)
       return;
-  if (fake_cuda.owns && fake_cuda.owns(ptr))
+  if (driver_owns(ptr))
     return;
   die("%s: %p is no memory of the device, or not any more", name, ptr);
 }

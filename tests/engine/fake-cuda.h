@@ -13,7 +13,6 @@ typedef struct FakeCuda {
   uint64_t fail_at;              /* when n_run gets here, that call fails the device; 0: never */
   unsigned attention_ms;         /* that an attention takes */
   bool fail_begin, fail_end;     /* graph_begin(), graph_end() */
-  bool (*owns)(const void *ptr); /* whether it is other memory of the device; may be NULL */
 
   /* Done, on all devices, since the test set them to zero. */
   uint64_t n_enqueued, n_run;      /* calls; those of a graph count each time */

@@ -17,8 +17,8 @@ trap 'rm -rf "$work"' EXIT
 mkdir -p "$work/bin" "$work/lib" "$work/plugins" "$work/tests"
 
 plugins=$(pkg-config --variable=pluginsdir gstreamer-1.0)
-for name in coreelements app videotestsrc videoconvertscale videorate rawparse nvcodec x264 isomp4 \
-  videoparsersbad png matroska vpx; do
+for name in coreelements coretracers app avi playback typefindfunctions videotestsrc \
+  videoconvertscale videorate rawparse nvcodec x264 isomp4 videoparsersbad png matroska vpx; do
   cp -L "$plugins/libgst$name.so" "$work/plugins/" || echo "bundle.sh: no plug-in $name" >&2
 done
 cp "$build"/gst/*.so "$work/plugins/"
@@ -28,7 +28,7 @@ done
 cp -L "$(find /usr/lib /usr/libexec -name gst-plugin-scanner 2>/dev/null | head -n 1)" "$work/bin/"
 cp "$build/engine/tools/opensora-tool" "$work/bin/"
 cp "$build/tests/kernels/checkops" "$work/tests/"
-for test in "$build"/tests/gst/test-* "$build"/tests/engine/test-*; do
+for test in "$build"/tests/gst-cuda/test-gpu "$build"/tests/gst/test-* "$build"/tests/engine/test-*; do
   if [ -f "$test" ] && [ -x "$test" ]; then cp "$test" "$work/tests/"; fi
 done
 for library in "$build"/engine/libopensora.so.0 "$build"/kernels/cuda/libopensora-cuda.so \

@@ -6,6 +6,7 @@
 #   kernels.sh [--op NAME]... [--cases N] [--seed S] MODE...
 #
 #   build     only compile and link, which needs no GPU (for all architectures then)
+#   module    only compile and link, for this GPU
 #   check     every op on random calls and at the models' sizes, on every path that the GPU has
 #   bench     times at the models' sizes, beside a large copy and a large matrix product
 #   sanitize  compute-sanitizer's memcheck and racecheck on a few small calls of every op
@@ -23,8 +24,8 @@ while [ $# -gt 0 ]; do
   --op) ops="$ops ${2:?--op NAME}"; shift ;;
   --cases) cases=${2:?--cases N}; shift ;;
   --seed) seed=${2:?--seed S}; shift ;;
-  build | check | bench | sanitize | tune) modes="$modes $1" ;;
-  *) sed -n '3,17s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  build | module | check | bench | sanitize | tune) modes="$modes $1" ;;
+  *) sed -n '3,18s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
   esac
   shift
 done

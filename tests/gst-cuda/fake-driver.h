@@ -16,4 +16,3 @@ typedef struct FakeDriver {
 } FakeDriver;
 
 /* "fake_driver" */
-typedef bool (*FakeDriverOwns)(const void *ptr); /* "fake_driver_owns" */

@@ -56,15 +56,13 @@ the_driver(void)
   return symbol_of("libcuda.so.1", "fake_driver");
 }
 
-/* The engine's fake device, which from here on takes memory of the fake driver's. */
+/* The engine's fake device. */
 static inline FakeCuda *
 the_device(void)
 {
   g_autofree char *path = module_path("libopensora-cuda.so");
-  FakeCuda *device = symbol_of(path, "fake_cuda");
 
-  device->owns = symbol_of("libcuda.so.1", "fake_driver_owns");
-  return device;
+  return symbol_of(path, "fake_cuda");
 }
 
 /* GStreamer's elements for CUDA; made before anything is counted. */

@@ -64,7 +64,6 @@ GST_START_TEST(test_formats)
 {
   static const char *const formats[] = { "I420", "NV12", "RGB", "RGBx" };
 
-  the_device();
   for (guint i = 0; i < G_N_ELEMENTS(formats); i++) {
     Run *plain =
         run_ok(FRAMES, CLIP "device=cpu ! video/x-raw,format=%s ! appsink name=out", formats[i]);
@@ -93,7 +92,6 @@ GST_START_TEST(test_shared_context)
 {
   static const char *const devices[] = { "cuda:0", "auto" };
 
-  the_device();
   for (guint i = 0; i < G_N_ELEMENTS(devices); i++) {
     Run *cuda = run_ok(
         FRAMES, CLIP "device=%s ! queue ! cudadownload ! " CUDA " ! appsink name=out", devices[i]);
@@ -127,7 +125,6 @@ GST_START_TEST(test_application_context)
   GstContext *set;
   Run *cuda;
 
-  the_device();
   pipeline = gst_parse_launch(CLIP "device=cuda:0 ! " CUDA ",format=NV12 ! appsink name=out", NULL);
   context = gst_cuda_context_new(0);
   set = gst_context_new_cuda_context(context);
@@ -153,7 +150,6 @@ GST_START_TEST(test_kept_frames)
   Run *plain = run_ok(FRAMES, CLIP "device=cpu ! video/x-raw,format=NV12 ! appsink name=out");
   Run *cuda;
 
-  the_device();
   cuda = run_ok(FRAMES, CLIP "device=cuda:0 ! " CUDA ",format=NV12 ! appsink name=out");
   gst_element_set_state(cuda->pipeline, GST_STATE_NULL);
   for (guint i = 0; i < FRAMES; i++)
@@ -176,7 +172,6 @@ GST_START_TEST(test_system_memory)
     "videoconvert ! tee ! appsink name=out",
   };
 
-  the_device();
   for (guint i = 0; i < G_N_ELEMENTS(tails); i++) {
     Run *plain = run_ok(FRAMES, CLIP "device=cuda:0 ! %s", tails[i]);
 
@@ -191,7 +186,6 @@ GST_START_TEST(test_source)
 {
   Run *cuda;
 
-  the_device();
   cuda = run_ok(9, "opensorasrc prompt=x num-frames=9 num-samples=1 steps=1 width=32 height=32 ! "
                    "cudadownload ! capsfilter caps=video/x-raw ! appsink name=out");
   run_free(cuda);
@@ -227,7 +221,6 @@ GST_END_TEST
 
 GST_START_TEST(test_no_memory)
 {
-  the_device();
   the_driver()->fail_alloc = 1;
   run_fails(GST_RESOURCE_ERROR, GST_RESOURCE_ERROR_NO_SPACE_LEFT, "48 x 32",
             CLIP "device=cuda:0 ! " CUDA " ! appsink name=out");
@@ -240,7 +233,6 @@ GST_START_TEST(test_restart)
 {
   Run *cuda;
 
-  the_device();
   cuda = run_ok(FRAMES, CLIP "device=cuda:0 ! cudadownload ! capsfilter caps=video/x-raw ! "
                              "appsink name=out");
   gst_element_set_state(cuda->pipeline, GST_STATE_READY);

@@ -16,7 +16,6 @@ glue_open(OsrDevice *device)
   Glue glue = { .table = module_table() };
   GError *error = NULL;
 
-  the_device();
   fail_unless(glue.table->load(&error), "%s", error ? error->message : NULL);
   glue.element = gst_object_ref_sink(gst_element_factory_make("identity", NULL));
   glue.cuda = glue.table->open(glue.element, device, &error);
