@@ -461,7 +461,8 @@ prepare(OsrSampler *s, OsrTensor *noise, GError **error)
 
 /* The result */
 
-/* The clip as a latent, with the pictures themselves where i2v has them. */
+/* The clip as a latent, with the pictures themselves where i2v has them, and the video where
+ * it is to be kept. */
 static OsrTensor *
 finish(OsrSampler *s, GError **error)
 {
@@ -476,7 +477,7 @@ finish(OsrSampler *s, GError **error)
     return NULL;
   tokens = patches(s, s->x->data, latent->data, s->config->in_channels, 0);
   osr_run(&s->run, unpatchify, &tokens);
-  if (!is_v2v(s->input->condition)) {
+  if (!is_v2v(s->input->condition) || (s->input->keep_video && s->frames > 1)) {
     /* Of a single frame too, as upstream does. */
     osr_condition_frames(s->input->condition, MAX(s->frames, 2), &head, &tail);
     place_references(s, latent, head, tail);

@@ -81,7 +81,9 @@ typedef struct {
   OsrTensor *txt, *vec;         /* [1, L_txt, D], [1, Dv] of the prompt */
   OsrTensor *neg_txt, *neg_vec; /* of the negative prompt; NULL where guidance is 1 */
   OsrCondition condition;
-  OsrTensor *ref[2]; /* latents [t, h, w, C]; I2V_LOOP takes two, or the first for both ends */
+  OsrTensor *ref[2];   /* latents [t, h, w, C]; I2V_LOOP takes two, or the first for both ends */
+  gboolean keep_video; /* V2V: the result has the frames that were given, too, as I2V always does;
+                        * upstream leaves there what the model makes of them */
 } OsrSamplerInput;
 
 typedef struct {

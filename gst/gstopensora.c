@@ -381,6 +381,20 @@ gst_opensora_get_free_memory(OsrDevice *device, guint64 *free_bytes)
   return TRUE;
 }
 
+gboolean
+gst_opensora_get_available_memory(OsrDevice *device, guint64 *bytes)
+{
+  OsrPoolStats stats;
+
+  if (!gst_opensora_get_free_memory(device, bytes))
+    return FALSE;
+  osr_pool_get_stats(osr_device_get_pool(device), &stats);
+  *bytes += stats.reserved - stats.allocated;
+  if (stats.limit)
+    *bytes = MIN(*bytes, stats.limit - MIN(stats.limit, stats.allocated));
+  return TRUE;
+}
+
 static void
 progress_post(GstOpenSoraProgress *self, GstProgressType type, const char *text, int percent)
 {
@@ -389,6 +403,8 @@ progress_post(GstOpenSoraProgress *self, GstProgressType type, const char *text,
   GstStructure *s = gst_message_writable_structure(message);
 
   gst_structure_set(s, "clip", G_TYPE_UINT, self->clip, NULL);
+  if (self->extension)
+    gst_structure_set(s, "extension", G_TYPE_UINT, self->extension, NULL);
   if (percent >= 0)
     gst_structure_set(s, "percent", G_TYPE_INT, percent, NULL);
   gst_element_post_message(self->element, message);
@@ -422,6 +438,8 @@ gst_opensora_progress_step(GstOpenSoraProgress *self, guint step, guint steps, d
                         steps, "percent", G_TYPE_DOUBLE, percent, "elapsed", G_TYPE_DOUBLE, elapsed,
                         "remaining", G_TYPE_DOUBLE, remaining, "prompt", G_TYPE_STRING,
                         self->prompt ? self->prompt : "", NULL);
+  if (self->extension)
+    gst_structure_set(s, "extension", G_TYPE_UINT, self->extension, NULL);
   gst_opensora_set_memory_fields(s, "memory-", self->device);
   gst_element_post_message(self->element, gst_message_new_element(GST_OBJECT(self->element), s));
   progress_post(self, GST_PROGRESS_TYPE_CONTINUE, self->text, (int) percent);

@@ -118,6 +118,8 @@ void gst_opensora_set_memory_fields(GstStructure *s, const char *prefix, OsrDevi
 
 /* Bytes of the device's memory that nobody has; FALSE if it does not tell. */
 gboolean gst_opensora_get_free_memory(OsrDevice *device, guint64 *free_bytes);
+/* Bytes that can be allocated yet: those, what the pool keeps, and no more than its limit. */
+gboolean gst_opensora_get_available_memory(OsrDevice *device, guint64 *bytes);
 
 /**
  * GstOpenSoraProgress:
@@ -134,10 +136,11 @@ typedef struct {
   const char *text; /* for people: "Denoising" */
   char *prompt;
   guint clip;
+  guint extension; /* of the clip; 0: the clip itself */
   gint64 start;
 } GstOpenSoraProgress;
 
-/* @stage: "text", "denoise", "decode" or "encode". */
+/* @self->extension has been set. @stage: "text", "denoise", "decode" or "encode". */
 void gst_opensora_progress_start(GstOpenSoraProgress *self, GstElement *element, OsrDevice *device,
                                  const char *stage, const char *text, const char *prompt,
                                  guint clip);

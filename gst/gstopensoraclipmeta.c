@@ -99,6 +99,15 @@ append_uint(GString *comment, const char *name, const GstStructure *clip)
 }
 
 static void
+append_int(GString *comment, const char *name, const GstStructure *clip)
+{
+  gint value;
+
+  if (gst_structure_get_int(clip, name, &value))
+    g_string_append_printf(comment, " %s=%d", name, value);
+}
+
+static void
 append_switch(GString *comment, const char *name, const GstStructure *clip)
 {
   gboolean value;
@@ -135,6 +144,7 @@ make_comment(const GstStructure *clip)
     append_switch(comment, "temporal-scaling", clip);
     append_string(comment, "image", clip, "reference");
   }
+  append_int(comment, "extend", clip);
   append_string(comment, "negative-prompt", clip, "negative-prompt");
   return g_string_free(comment, FALSE);
 }

@@ -60,6 +60,7 @@ struct _GstOpenSoraDenoise {
   /* Written by the streaming thread, with the object lock. */
   gint width, height, fps_n, fps_d; /* negotiated; fps_n 0: not yet */
   guint frames;                     /* likewise, of a clip */
+  guint lead_in;                    /* of these an extension shares with what is before it */
   guint64 frames_out;
 };
 
@@ -191,6 +192,7 @@ gst_opensora_denoise_negotiated_src_caps(GstAggregator *agg, GstCaps *caps)
   const GstStructure *s = gst_caps_get_structure(caps, 0);
   gint width, height, frames, fps_n, fps_d;
   OsrSamplingParams params;
+  OsrCondition condition;
   GError *error = NULL;
 
   if (!gst_structure_get_int(s, "width", &width) || !gst_structure_get_int(s, "height", &height) ||
@@ -199,7 +201,9 @@ gst_opensora_denoise_negotiated_src_caps(GstAggregator *agg, GstCaps *caps)
     return FALSE;
   get_params(self, (guint) width, (guint) height, (guint) frames, &params);
   if (!osr_sampling_params_check(&params, &dir->mmdit, dir->vae.spatial_compression_ratio,
-                                 dir->vae.time_compression_ratio, &error)) {
+                                 dir->vae.time_compression_ratio, &error) ||
+      (gst_opensora_sampling_get_extend(&self->sampling, GST_ELEMENT(self)) != 0 &&
+       !gst_opensora_references_check_extend(dir, (guint) frames, &error))) {
     gst_opensora_post_error(GST_ELEMENT(self), error);
     return FALSE;
   }
@@ -209,6 +213,8 @@ gst_opensora_denoise_negotiated_src_caps(GstAggregator *agg, GstCaps *caps)
   self->fps_n = fps_n;
   self->fps_d = fps_d;
   self->frames = (guint) frames;
+  self->lead_in =
+      gst_opensora_references_lead_in(self->frames, dir->vae.time_compression_ratio, &condition);
   GST_OBJECT_UNLOCK(self);
   return TRUE;
 }
@@ -304,6 +310,13 @@ frame_time(GstOpenSoraDenoise *self, guint64 frame)
   return gst_util_uint64_scale(frame, (guint64) self->fps_d * GST_SECOND, (guint64) self->fps_n);
 }
 
+/* Of a clip with its extensions; call with the object lock, while frames are known. */
+static guint64
+clip_frames(GstOpenSoraDenoise *self)
+{
+  return self->frames + (guint64) self->sampling.extend * (self->frames - self->lead_in);
+}
+
 static gboolean
 gst_opensora_denoise_src_query(GstAggregator *agg, GstQuery *query)
 {
@@ -329,8 +342,8 @@ gst_opensora_denoise_src_query(GstAggregator *agg, GstQuery *query)
         !gst_pad_peer_query_duration(sink, GST_FORMAT_BUFFERS, &n_clips) || n_clips < 0)
       return FALSE;
     GST_OBJECT_LOCK(self);
-    if (self->fps_n > 0)
-      time = (gint64) frame_time(self, (guint64) n_clips * self->frames);
+    if (self->fps_n > 0 && self->sampling.extend >= 0)
+      time = (gint64) frame_time(self, (guint64) n_clips * clip_frames(self));
     GST_OBJECT_UNLOCK(self);
     gst_query_set_duration(query, GST_FORMAT_TIME, time);
     return time >= 0;
@@ -368,12 +381,44 @@ on_step(const OsrSamplerProgress *progress, gpointer user_data)
   gst_opensora_progress_step(user_data, progress->step, progress->steps, progress->remaining);
 }
 
-/* The clip's meta: what is in @from (NULL: nothing) and how it was denoised. */
+/**
+ * Job:
+ *
+ * A clip and its extensions: the clip itself first, then each from what was made before it.
+ */
+typedef struct {
+  GstBuffer *input;          /* borrowed */
+  GCancellable *cancellable; /* likewise; of all of it */
+  guint extension;           /* 0: the clip itself */
+  OsrTensor *latent;         /* made last, NULL: nothing yet */
+} Job;
+
 static void
-add_clip_meta(GstOpenSoraDenoise *self, GstBuffer *output, const GstStructure *from,
+job_clear(Job *job)
+{
+  g_clear_pointer(&job->latent, osr_tensor_unref);
+}
+
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Job, job_clear)
+
+/* Whether an extension is next. Without end means until another prompt waits. */
+static gboolean
+goes_on(GstOpenSoraDenoise *self, GstAggregatorPad *pad, const Job *job)
+{
+  const gint extend = gst_opensora_sampling_get_extend(&self->sampling, GST_ELEMENT(self));
+
+  if (g_cancellable_is_cancelled(job->cancellable))
+    return FALSE;
+  return extend < 0 ? !gst_aggregator_pad_has_buffer(pad) : job->extension < (guint) extend;
+}
+
+/* The clip's meta: what the prompt's says and how it was denoised. */
+static void
+add_clip_meta(GstOpenSoraDenoise *self, GstBuffer *output, const Job *job,
               const OsrSamplingParams *params, const GstOpenSoraReferences *refs)
 {
-  GstStructure *clip = gst_opensora_clip_meta_add(output, from);
+  GstStructure *clip = gst_opensora_clip_meta_add(output, gst_opensora_clip_meta_get(job->input));
+  const gint extend = gst_opensora_sampling_get_extend(&self->sampling, GST_ELEMENT(self));
 
   gst_structure_set(clip, "framerate", GST_TYPE_FRACTION, self->fps_n, self->fps_d, "seed",
                     G_TYPE_UINT64, params->seed, "steps", G_TYPE_UINT, params->num_steps, "frames",
@@ -388,6 +433,11 @@ add_clip_meta(GstOpenSoraDenoise *self, GstBuffer *output, const GstStructure *f
   /* A file that was named but not used is no part of the clip. */
   if (refs->n == 0 || refs->from_pads)
     gst_structure_remove_field(clip, "reference");
+  if (job->extension)
+    gst_structure_set(clip, "extension", G_TYPE_UINT, job->extension, "lead-in", G_TYPE_UINT,
+                      self->lead_in, NULL);
+  else if (extend)
+    gst_structure_set(clip, "extend", G_TYPE_INT, extend, NULL);
 }
 
 static gboolean
@@ -402,20 +452,35 @@ get_text(GstBuffer *input, OsrDevice *device, OsrTensor **text[4], GError **erro
   return TRUE;
 }
 
-/* One clip: conditioning buffer in, latent buffer out. NULL: *ret says what to pass on. What can
- * be wrong with the input is found out before the denoiser's weights are loaded. */
+static gboolean
+get_references(GstOpenSoraDenoise *self, const Job *job, gint condition,
+               const OsrSamplingParams *params, GstOpenSoraReferences *refs, GError **error)
+{
+  const GstStructure *clip = gst_opensora_clip_meta_get(job->input);
+
+  if (job->extension)
+    return gst_opensora_references_check_extend(osr_model_get_dir(self->model.model),
+                                                params->num_frames, error) &&
+           gst_opensora_references_continue(refs, GST_ELEMENT(self), self->model.model, job->latent,
+                                            job->cancellable, error);
+  return gst_opensora_references_collect(refs, GST_ELEMENT(self), self->model.model, condition,
+                                         clip ? gst_structure_get_string(clip, "reference") : NULL,
+                                         params, job->cancellable, error);
+}
+
+/* One clip or extension: conditioning buffer in, latent buffer out. NULL: *ret says what to pass
+ * on. What can be wrong with the input is found out before the denoiser's weights are loaded. */
 static GstBuffer *
-denoise(GstOpenSoraDenoise *self, GstBuffer *input, GCancellable *cancellable, GstFlowReturn *ret)
+denoise(GstOpenSoraDenoise *self, Job *job, GstFlowReturn *ret)
 {
   OsrModel *model = self->model.model;
   OsrDevice *device = osr_model_get_device(model);
-  const GstStructure *clip = gst_opensora_clip_meta_get(input);
-  const char *locations = clip ? gst_structure_get_string(clip, "reference") : NULL;
+  const GstStructure *clip = gst_opensora_clip_meta_get(job->input);
   g_auto(GstOpenSoraReferences) refs = { 0 };
-  GstOpenSoraProgress progress;
+  GstOpenSoraProgress progress = { .extension = job->extension };
   OsrSamplerInput sampler = { 0 };
   OsrTensor **text[] = { &sampler.txt, &sampler.vec, &sampler.neg_txt, &sampler.neg_vec };
-  g_autoptr(OsrTensor) latent = NULL;
+  OsrTensor *latent = NULL;
   OsrMmdit *mmdit = NULL;
   OsrSamplingParams params;
   GstBuffer *output = NULL;
@@ -428,20 +493,22 @@ denoise(GstOpenSoraDenoise *self, GstBuffer *input, GCancellable *cancellable, G
     gst_structure_get_uint64(clip, "seed", &params.seed);
     gst_structure_get_uint(clip, "clip", &number);
   }
+  params.sequence = job->extension;
 
-  gst_opensora_progress_start(&progress, GST_ELEMENT(self), device, "denoise", "Denoising",
+  gst_opensora_progress_start(&progress, GST_ELEMENT(self), device, "denoise",
+                              job->extension ? "Denoising an extension" : "Denoising",
                               clip ? gst_structure_get_string(clip, "prompt") : NULL, number);
-  if (get_text(input, device, text, &error) &&
-      gst_opensora_references_collect(&refs, GST_ELEMENT(self), model, condition, locations,
-                                      &params, cancellable, &error))
-    mmdit = osr_model_get_mmdit(model, cancellable, &error);
+  if (get_text(job->input, device, text, &error) &&
+      get_references(self, job, condition, &params, &refs, &error))
+    mmdit = osr_model_get_mmdit(model, job->cancellable, &error);
   if (mmdit) {
     sampler.condition = refs.condition;
+    sampler.keep_video = job->extension > 0;
     for (guint i = 0; i < refs.n; i++)
       sampler.ref[i] = refs.latent[i];
     osr_model_latent_dims(model, params.num_frames, params.width, params.height, dims);
-    latent = osr_sampler_run(mmdit, &params, &sampler, dims, NULL, on_step, &progress, cancellable,
-                             &error);
+    latent = osr_sampler_run(mmdit, &params, &sampler, dims, NULL, on_step, &progress,
+                             job->cancellable, &error);
   }
   for (guint i = 0; i < G_N_ELEMENTS(text); i++)
     g_clear_pointer(text[i], osr_tensor_unref);
@@ -452,7 +519,9 @@ denoise(GstOpenSoraDenoise *self, GstBuffer *input, GCancellable *cancellable, G
   }
   gst_opensora_progress_complete(&progress);
   output = gst_opensora_buffer_new(&latent, 1);
-  add_clip_meta(self, output, clip, &params, &refs);
+  add_clip_meta(self, output, job, &params, &refs);
+  g_clear_pointer(&job->latent, osr_tensor_unref);
+  job->latent = latent;
   return output;
 }
 
@@ -470,6 +539,22 @@ next_input(GstOpenSoraDenoise *self, GstAggregatorPad *pad, GCancellable **cance
   return input;
 }
 
+/* Sends what has been made, which adds @n_frames to the stream. */
+static GstFlowReturn
+push_clip(GstOpenSoraDenoise *self, GstBuffer *output, guint n_frames)
+{
+  const guint64 first = self->frames_out, end = first + n_frames;
+
+  GST_BUFFER_PTS(output) = frame_time(self, first);
+  GST_BUFFER_DURATION(output) = frame_time(self, end) - GST_BUFFER_PTS(output);
+  GST_BUFFER_OFFSET(output) = first;
+  GST_BUFFER_OFFSET_END(output) = end;
+  GST_OBJECT_LOCK(self);
+  self->frames_out = end;
+  GST_OBJECT_UNLOCK(self);
+  return gst_aggregator_finish_buffer(GST_AGGREGATOR(self), output);
+}
+
 static GstFlowReturn
 gst_opensora_denoise_aggregate(GstAggregator *agg, gboolean timeout)
 {
@@ -478,6 +563,7 @@ gst_opensora_denoise_aggregate(GstAggregator *agg, gboolean timeout)
   GstAggregatorPad *pad = GST_AGGREGATOR_PAD(sink);
   g_autoptr(GCancellable) cancellable = NULL;
   g_autoptr(GstBuffer) input = next_input(self, pad, &cancellable);
+  g_auto(Job) job = { .input = input, .cancellable = cancellable };
   GstFlowReturn ret = GST_FLOW_OK;
   GstBuffer *output;
 
@@ -489,26 +575,22 @@ gst_opensora_denoise_aggregate(GstAggregator *agg, gboolean timeout)
     return GST_FLOW_NOT_NEGOTIATED;
   }
 
-  output = denoise(self, input, cancellable, &ret);
-  if (!output) {
-    if (ret != GST_FLOW_FLUSHING)
-      return ret;
-    /* After a flush the next clip comes, with or without a break on the other pads; and EOS
-     * where the application ends the stream. */
-    return gst_opensora_interrupt_has(&self->interrupt, GST_OPENSORA_STOPPING)
-               ? GST_FLOW_FLUSHING
-               : GST_AGGREGATOR_FLOW_NEED_DATA;
+  output = denoise(self, &job, &ret);
+  if (output)
+    ret = push_clip(self, output, self->frames);
+  while (output && ret == GST_FLOW_OK && goes_on(self, pad, &job)) {
+    job.extension++;
+    output = denoise(self, &job, &ret);
+    if (output)
+      ret = push_clip(self, output, self->frames - self->lead_in);
   }
-
-  GST_BUFFER_PTS(output) = frame_time(self, self->frames_out);
-  GST_BUFFER_DURATION(output) =
-      frame_time(self, self->frames_out + self->frames) - GST_BUFFER_PTS(output);
-  GST_BUFFER_OFFSET(output) = self->frames_out;
-  GST_OBJECT_LOCK(self);
-  self->frames_out += self->frames;
-  GST_OBJECT_UNLOCK(self);
-  GST_BUFFER_OFFSET_END(output) = self->frames_out;
-  return gst_aggregator_finish_buffer(agg, output);
+  if (output || ret != GST_FLOW_FLUSHING)
+    return ret;
+  /* After a flush the next clip comes, with or without a break on the other pads; and EOS
+   * where the application ends the stream. */
+  return gst_opensora_interrupt_has(&self->interrupt, GST_OPENSORA_STOPPING)
+             ? GST_FLOW_FLUSHING
+             : GST_AGGREGATOR_FLOW_NEED_DATA;
 }
 
 static gboolean
@@ -607,7 +689,7 @@ gst_opensora_denoise_stop(GstAggregator *agg)
   gst_element_foreach_sink_pad(GST_ELEMENT(self), forget_reference, NULL);
   GST_OBJECT_LOCK(self);
   self->width = self->height = self->fps_n = self->fps_d = 0;
-  self->frames = 0;
+  self->frames = self->lead_in = 0;
   GST_OBJECT_UNLOCK(self);
   return TRUE;
 }

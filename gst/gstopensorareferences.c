@@ -281,3 +281,76 @@ gst_opensora_references_collect(GstOpenSoraReferences *self, GstElement *element
   }
   return TRUE;
 }
+
+/* Going on */
+
+guint
+gst_opensora_references_lead_in(guint num_frames, guint ratio, OsrCondition *condition)
+{
+  const gboolean video = (num_frames - 1) / ratio + 1 > SHORT_VIDEO;
+
+  *condition = video ? OSR_CONDITION_V2V_HEAD : OSR_CONDITION_I2V_HEAD;
+  return video ? (SHORT_VIDEO - 1) * ratio + 1 : 1;
+}
+
+gboolean
+gst_opensora_references_check_extend(const OsrModelDir *dir, guint frames, GError **error)
+{
+  if (!dir->mmdit.cond_embed) {
+    g_set_error(error, OSR_ERROR, OSR_ERROR_UNSUPPORTED,
+                "\"extend\" is not possible: %s takes no references to go on from", dir->name);
+    return FALSE;
+  }
+  if (frames == 1) {
+    g_set_error_literal(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
+                        "\"extend\" is not possible with one frame: a clip has to be longer to go "
+                        "on");
+    return FALSE;
+  }
+  return TRUE;
+}
+
+/* Tiles where the whole does not fit, as whoever decodes it for the viewer has to do then. */
+static OsrVaeTiling
+choose_tiling(OsrModel *model, const OsrTensor *latent)
+{
+  OsrDevice *device = osr_model_get_device(model);
+  guint64 needed = osr_vae_decode_memory(&osr_model_get_dir(model)->vae, (guint) latent->dims[0],
+                                         (guint) latent->dims[1], (guint) latent->dims[2]);
+  guint64 available;
+
+  needed = needed / sizeof(float) * osr_dtype_size(osr_device_get_dtype(device));
+  return gst_opensora_get_available_memory(device, &available) && needed > available
+             ? OSR_VAE_TILING_SPATIAL | OSR_VAE_TILING_TEMPORAL
+             : OSR_VAE_TILING_OFF;
+}
+
+gboolean
+gst_opensora_references_continue(GstOpenSoraReferences *self, GstElement *element, OsrModel *model,
+                                 OsrTensor *latent, GCancellable *cancellable, GError **error)
+{
+  const guint ratio = osr_model_get_dir(model)->vae.time_compression_ratio;
+  const guint frames = ((guint) latent->dims[0] - 1) * ratio + 1;
+  const OsrVaeTiling tiling = choose_tiling(model, latent);
+  OsrVae *decoder = osr_model_get_vae_decoder(model, cancellable, error);
+  OsrVae *encoder = decoder ? osr_model_get_vae_encoder(model, cancellable, error) : NULL;
+  g_autoptr(OsrTensor) video = NULL;
+  g_autoptr(OsrTensor) end = NULL;
+  gint64 lead_in, frame;
+
+  *self = (GstOpenSoraReferences){ .from_pads = TRUE };
+  lead_in = gst_opensora_references_lead_in(frames, ratio, &self->condition);
+  if (!encoder)
+    return FALSE;
+  GST_DEBUG_OBJECT(element, "going on after %" G_GINT64_FORMAT " frames%s", lead_in,
+                   tiling ? ", decoded in tiles" : "");
+  video = osr_vae_decode(decoder, latent, tiling, NULL, NULL, cancellable, error);
+  if (!video)
+    return FALSE;
+  frame = video->dims[1] * video->dims[2] * 3;
+  end = osr_tensor_view(video, (video->dims[0] - lead_in) * frame, 4,
+                        (gint64[]){ lead_in, video->dims[1], video->dims[2], 3 });
+  self->latent[0] = osr_vae_encode(encoder, end, tiling, NULL, NULL, cancellable, error);
+  self->n = self->latent[0] ? 1 : 0;
+  return self->n == 1;
+}

@@ -46,4 +46,18 @@ gboolean gst_opensora_references_collect(GstOpenSoraReferences *self, GstElement
                                          const OsrSamplingParams *params, GCancellable *cancellable,
                                          GError **error);
 
+/* Of a clip that goes on after one of @num_frames frames and is as long: how many of its frames
+ * are the end of the one before, as many as there is a condition for that leaves something to
+ * make. @ratio: frames of a latent frame. */
+guint gst_opensora_references_lead_in(guint num_frames, guint ratio, OsrCondition *condition);
+/* Whether a clip of @num_frames can go on at all. */
+gboolean gst_opensora_references_check_extend(const OsrModelDir *dir, guint num_frames,
+                                              GError **error);
+/* Makes the end of what @latent decodes to the reference. It is decoded and encoded anew, since
+ * the first latent frame of a clip stands for one frame and those after it for more: taken out
+ * of the middle of a clip they would not be what the model was trained to go on from. */
+gboolean gst_opensora_references_continue(GstOpenSoraReferences *self, GstElement *element,
+                                          OsrModel *model, OsrTensor *latent,
+                                          GCancellable *cancellable, GError **error);
+
 G_END_DECLS

@@ -153,6 +153,12 @@ gst_opensora_sampling_install_properties(GObjectClass *klass, guint first_id)
                            "On a GPU, record what takes less than half a second and repeat it as "
                            "one call: the same clip, sooner",
                            TRUE, flags));
+  g_object_class_install_property(
+      klass, first_id + GST_OPENSORA_SAMPLING_PROP_EXTEND,
+      g_param_spec_int("extend", "Extend",
+                       "How often a clip goes on from its own last frames, each time by nearly as "
+                       "many; -1: until there is another prompt, or without end",
+                       -1, G_MAXINT, 0, flags));
 
   gst_type_mark_as_plugin_api(GST_TYPE_OPENSORA_SWITCH, 0);
   gst_type_mark_as_plugin_api(GST_TYPE_OPENSORA_CONDITION, 0);
@@ -220,6 +226,9 @@ gst_opensora_sampling_set_property(GstOpenSoraSampling *self, GstElement *elemen
   case GST_OPENSORA_SAMPLING_PROP_CUDA_GRAPHS:
     self->cuda_graphs = g_value_get_boolean(value);
     break;
+  case GST_OPENSORA_SAMPLING_PROP_EXTEND:
+    self->extend = g_value_get_int(value);
+    break;
   default:
     known = FALSE;
   }
@@ -280,6 +289,9 @@ gst_opensora_sampling_get_property(GstOpenSoraSampling *self, GstElement *elemen
   case GST_OPENSORA_SAMPLING_PROP_CUDA_GRAPHS:
     g_value_set_boolean(value, self->cuda_graphs);
     break;
+  case GST_OPENSORA_SAMPLING_PROP_EXTEND:
+    g_value_set_int(value, self->extend);
+    break;
   default:
     known = FALSE;
   }
@@ -317,6 +329,17 @@ gst_opensora_sampling_get_params(GstOpenSoraSampling *self, GstElement *element,
   params->use_graphs = self->cuda_graphs;
   *condition = self->condition;
   GST_OBJECT_UNLOCK(element);
+}
+
+gint
+gst_opensora_sampling_get_extend(GstOpenSoraSampling *self, GstElement *element)
+{
+  gint extend;
+
+  GST_OBJECT_LOCK(element);
+  extend = self->extend;
+  GST_OBJECT_UNLOCK(element);
+  return extend;
 }
 
 gboolean

@@ -32,6 +32,7 @@ typedef struct {
   char *resolution, *aspect_ratio;
   gint condition;
   gboolean cuda_graphs;
+  gint extend; /* < 0: without end */
 } GstOpenSoraSampling;
 
 enum {
@@ -45,6 +46,7 @@ enum {
   GST_OPENSORA_SAMPLING_PROP_FLOW_SHIFT,
   GST_OPENSORA_SAMPLING_PROP_CONDITION,
   GST_OPENSORA_SAMPLING_PROP_CUDA_GRAPHS,
+  GST_OPENSORA_SAMPLING_PROP_EXTEND,
   GST_OPENSORA_SAMPLING_PROP_NUM_FRAMES, /* this and the rest change the caps */
   GST_OPENSORA_SAMPLING_PROP_WIDTH,
   GST_OPENSORA_SAMPLING_PROP_HEIGHT,
@@ -70,6 +72,8 @@ gboolean gst_opensora_sampling_get_property(GstOpenSoraSampling *self, GstElemen
 void gst_opensora_sampling_get_params(GstOpenSoraSampling *self, GstElement *element,
                                       const OsrModelDir *dir, OsrSamplingParams *params,
                                       gint *condition);
+/* How often a clip goes on; < 0: without end. */
+gint gst_opensora_sampling_get_extend(GstOpenSoraSampling *self, GstElement *element);
 /* The frame size that the properties ask for, 0 for what they leave open. */
 gboolean gst_opensora_sampling_get_size(GstOpenSoraSampling *self, GstElement *element,
                                         const OsrModelDir *dir, guint *width, guint *height,

@@ -146,7 +146,7 @@ gst_opensora_text_encode(GstOpenSoraText *self, GstElement *element, OsrModel *m
   g_autofree char *negative = NULL;
   g_autofree char *text = NULL;
   OsrTensor *tensors[4] = { NULL };
-  GstOpenSoraProgress progress;
+  GstOpenSoraProgress progress = { 0 };
   GstStructure *meta;
   GError *error = NULL;
   gboolean decorate;

@@ -56,6 +56,7 @@ struct _GstOpenSoraVaeDec {
   OsrTensor *video;  /* [T, H, W, 3] of the clip that is being sent, or NULL */
   GstBuffer *latent; /* what it was decoded from: times and meta */
   guint next_frame, n_frames;
+  guint lead_in;    /* frames that the clip before it has shown */
   GstCaps *refused; /* for want of memory, and told: they come again with the next event */
 };
 
@@ -105,7 +106,7 @@ drop_clip(GstOpenSoraVaeDec *self)
 {
   g_clear_pointer(&self->video, osr_tensor_unref);
   gst_clear_buffer(&self->latent);
-  self->next_frame = self->n_frames = 0;
+  self->next_frame = self->n_frames = self->lead_in = 0;
 }
 
 static void
@@ -457,8 +458,9 @@ gst_opensora_vae_dec_submit(GstBaseTransform *trans, gboolean is_discont, GstBuf
   OsrDevice *device = osr_model_get_device(self->model.model);
   g_autoptr(GCancellable) cancellable = NULL;
   const GstStructure *clip;
+  guint lead_in = 0;
   g_autoptr(OsrTensor) latent = NULL;
-  GstOpenSoraProgress progress;
+  GstOpenSoraProgress progress = { 0 };
   DecodeProgress decode = { &progress, 0 };
   GError *error = NULL;
   OsrVaeTiling tiling;
@@ -473,8 +475,11 @@ gst_opensora_vae_dec_submit(GstBaseTransform *trans, gboolean is_discont, GstBuf
     return ret;
   input = g_steal_pointer(&trans->queued_buf);
   clip = gst_opensora_clip_meta_get(input);
-  if (clip)
+  if (clip) {
     gst_structure_get_uint(clip, "clip", &number);
+    gst_structure_get_uint(clip, "extension", &progress.extension);
+    gst_structure_get_uint(clip, "lead-in", &lead_in);
+  }
 
   drop_clip(self);
   GST_OBJECT_LOCK(self);
@@ -499,6 +504,12 @@ gst_opensora_vae_dec_submit(GstBaseTransform *trans, gboolean is_discont, GstBuf
                 GST_VIDEO_INFO_HEIGHT(&self->info));
     g_clear_pointer(&self->video, osr_tensor_unref);
   }
+  if (self->video && lead_in >= self->video->dims[0]) {
+    g_set_error(&error, OSR_ERROR, OSR_ERROR_SHAPE,
+                "the latent decodes to %" G_GINT64_FORMAT " frames, its meta leaves out %u",
+                self->video->dims[0], lead_in);
+    g_clear_pointer(&self->video, osr_tensor_unref);
+  }
   if (!self->video) {
     gst_buffer_unref(input);
     return gst_opensora_progress_fail(&progress, error);
@@ -506,8 +517,10 @@ gst_opensora_vae_dec_submit(GstBaseTransform *trans, gboolean is_discont, GstBuf
   gst_opensora_progress_complete(&progress);
 
   self->n_frames = (guint) self->video->dims[0];
+  self->next_frame = self->lead_in = lead_in;
   self->latent = input;
-  if (clip)
+  /* An extension is told by the tags of its clip. */
+  if (clip && !progress.extension)
     gst_pad_push_event(GST_BASE_TRANSFORM_SRC_PAD(trans),
                        gst_event_new_tag(gst_opensora_clip_meta_to_tags(clip)));
   return GST_FLOW_OK;
@@ -547,6 +560,7 @@ gst_opensora_vae_dec_transform(GstBaseTransform *trans, GstBuffer *latent, GstBu
 {
   GstOpenSoraVaeDec *self = GST_OPENSORA_VAE_DEC(trans);
   GError *error = NULL;
+  const guint frame = self->next_frame - self->lead_in;
   GstClockTime start;
   guint64 first;
 
@@ -556,15 +570,14 @@ gst_opensora_vae_dec_transform(GstBaseTransform *trans, GstBuffer *latent, GstBu
   /* From the number of the frame in the stream, so that rounding never adds up. */
   first = GST_BUFFER_OFFSET_IS_VALID(latent) ? GST_BUFFER_OFFSET(latent) : 0;
   start = GST_BUFFER_PTS_IS_VALID(latent) ? GST_BUFFER_PTS(latent) : frame_time(self, first);
-  GST_BUFFER_PTS(buffer) =
-      start + frame_time(self, first + self->next_frame) - frame_time(self, first);
+  GST_BUFFER_PTS(buffer) = start + frame_time(self, first + frame) - frame_time(self, first);
   GST_BUFFER_DTS(buffer) = GST_CLOCK_TIME_NONE;
-  GST_BUFFER_DURATION(buffer) = start + frame_time(self, first + self->next_frame + 1) -
+  GST_BUFFER_DURATION(buffer) = start + frame_time(self, first + frame + 1) -
                                 frame_time(self, first) - GST_BUFFER_PTS(buffer);
-  GST_BUFFER_OFFSET(buffer) = first + self->next_frame;
-  GST_BUFFER_OFFSET_END(buffer) = first + self->next_frame + 1;
+  GST_BUFFER_OFFSET(buffer) = first + frame;
+  GST_BUFFER_OFFSET_END(buffer) = first + frame + 1;
   /* A discontinuity of the clip is one before its first frame only. */
-  if (self->next_frame > 0)
+  if (frame > 0)
     GST_BUFFER_FLAG_UNSET(buffer, GST_BUFFER_FLAG_DISCONT);
   self->next_frame++;
   return GST_FLOW_OK;

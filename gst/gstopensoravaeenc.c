@@ -277,7 +277,7 @@ encode_clip(GstOpenSoraVaeEnc *self, GstFlowReturn *ret)
   const guint frames = (self->n_frames - 1) / ratio * ratio + 1;
   g_autoptr(GCancellable) cancellable = gst_opensora_interrupt_begin(&self->interrupt);
   g_autoptr(OsrTensor) latent = NULL;
-  GstOpenSoraProgress progress;
+  GstOpenSoraProgress progress = { 0 };
   GError *error = NULL;
   GstBuffer *output;
   gboolean sample;
