@@ -384,7 +384,7 @@ GST_START_TEST(test_stop)
       assert_equals_uint64(GST_BUFFER_OFFSET(gst_sample_get_buffer(sample)), i);
     }
     if (round < 2) {
-      assert_equals_int(gst_element_set_state(pipeline, GST_STATE_READY), GST_STATE_CHANGE_SUCCESS);
+      assert_equals_int(gst_element_set_state(pipeline, GST_STATE_NULL), GST_STATE_CHANGE_SUCCESS);
       continue;
     }
     fail_unless(gst_element_send_event(pipeline, gst_event_new_eos()));
