@@ -30,7 +30,9 @@ from torch import nn  # noqa: E402
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from opensora_ref import (  # noqa: E402
+    AE,
     VAE,
+    AEConfig,
     CLIPText,
     CLIPTextConfig,
     MMDiT,
@@ -146,6 +148,7 @@ def import_upstream(root):
     up = types.SimpleNamespace()
     up.mmdit = importlib.import_module("opensora.models.mmdit.model")
     up.vae = importlib.import_module("opensora.models.hunyuan_vae.autoencoder_kl_causal_3d")
+    up.ae = importlib.import_module("opensora.models.vae.autoencoder_2d")
     up.aspect = importlib.import_module("opensora.datasets.aspect")
     up.inference = importlib.import_module("opensora.utils.inference")
     up.sampling = importlib.import_module("opensora.utils.sampling")
@@ -374,6 +377,40 @@ def check_vae(up, table):
         case = f"tiles {'HW' if space else ''}{'T' if time else ''} {changes.get('time_compression_ratio', 4)}"
         cfg, ours, theirs = vae_pair(up, changes, 300 + n, table, case)
         compare_vae(table, case, cfg, ours, theirs, shape)
+
+
+# FLUX.1's autoencoder
+
+AE_CASES = [
+    ("as published, narrow", dict(ch=32, ch_mult=[1, 2, 4, 4], num_res_blocks=2), [(1, 16, 24), (3, 24, 8)]),
+    ("3 stages, shift", dict(ch=32, ch_mult=[2, 1, 2], num_res_blocks=1, z_channels=4), [(2, 8, 12), (1, 20, 4)]),
+    ("1 stage", dict(ch=64, ch_mult=[1], num_res_blocks=1, in_channels=1, out_ch=2), [(1, 5, 7)]),
+]
+
+
+def check_ae(up, table):
+    for n, (case, changes, shapes) in enumerate(AE_CASES):
+        cfg = AEConfig(**changes)
+        known = {k: v for k, v in cfg.to_dict().items() if k != "norm_num_groups"}
+        ours = randomise(AE(cfg), 350 + n)
+        upstream = up.ae.AutoEncoder(up.ae.AutoEncoderConfig(None, None, resolution=64, **known))
+        theirs = share(ours, upstream, table, "ae", case)
+        for shape in shapes:
+            g = torch.Generator().manual_seed(sum(shape))
+            x = torch.randn(2, cfg.in_channels, *shape, generator=g)
+            theirs.sample = False
+            z, posterior = theirs.encode_(x)
+            mean, logvar = ours.encode_moments(x)
+            table.compare("ae", f"{case}: {shape} mean", mean, posterior.mean)
+            table.compare("ae", f"{case}: {shape} logvar", logvar, posterior.logvar)
+            table.compare("ae", f"{case}: {shape} latent", ours.encode(x), z)
+            z = torch.randn(z.shape, generator=g)
+            table.compare("ae", f"{case}: {shape} decoded", ours.decode(z), theirs.decode(z))
+    theirs.sample = True
+    torch.manual_seed(5)
+    b = theirs.encode(x)
+    torch.manual_seed(5)
+    table.compare("ae", "a draw from the posterior", ours.encode(x, sample=True), b)
 
 
 # The text encoders
@@ -619,6 +656,7 @@ def main():
         up = import_upstream(args.upstream)
         check_mmdit(up, check)
         check_vae(up, check)
+        check_ae(up, check)
         check_tables(up, check)
         check_loops(up, check)
     print()

@@ -26,7 +26,9 @@ from safetensors.numpy import save_file
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from opensora_ref import (  # noqa: E402
+    AE,
     VAE,
+    AEConfig,
     CLIPText,
     CLIPTextConfig,
     MMDiT,
@@ -305,6 +307,42 @@ def _():
     )
 
 
+# FLUX.1's autoencoder
+
+
+def ae_case(seed, video, latent, sample=False, **changes):
+    """``latent``: the latent itself, or its [N, T, H, W]."""
+    base = dict(ch=4, ch_mult=[1, 2, 1], num_res_blocks=1, z_channels=4, norm_num_groups=2)
+    cfg = AEConfig(**{**base, **changes})
+    r = Random(seed)
+    model = r.weights(AE(cfg).double())
+    x = r.normal(video[0], cfg.in_channels, *video[1:])
+    z = latent if torch.is_tensor(latent) else r.normal(latent[0], cfg.z_channels, *latent[1:])
+    outputs = {"moments": model.raw_moments(x), "latent": model.encode(x), "video": model.decode(z)}
+    noise = r.normal(*outputs["latent"].shape) if sample else None
+    if sample:
+        outputs["sample"] = model.encode(x, noise=noise)
+    return golden(cfg.to_dict(), {"video": x, "latent": z, "noise": noise}, outputs, model)
+
+
+@case("ae-picture")
+def _():
+    return ae_case(81, (1, 1, 12, 20), (1, 1, 3, 2), sample=True)
+
+
+@case("ae-frames")
+def _():
+    # As deep as the published one; three frames that know nothing of each other.
+    return ae_case(82, (1, 3, 16, 8), (1, 3, 2, 1), ch_mult=[1, 2, 4, 4], ch=2, in_channels=1)
+
+
+@case("ae-flux")
+def _():
+    """The latent is the one of sampler-flux: what became of its noise as a picture."""
+    _, tensors = CASES["sampler-flux"]()
+    return ae_case(83, (1, 1, 8, 8), torch.from_numpy(tensors["out.latent"]).double(), out_ch=3)
+
+
 # The text encoders
 
 
@@ -525,6 +563,36 @@ def _():
     return golden({"model": cfg.to_dict(), "sampling": option}, inputs, outputs, model)
 
 
+@case("sampler-flux")
+def _():
+    """FLUX.1-dev in every respect but its size."""
+    cfg = MMDiTConfig(
+        in_channels=16,
+        vec_in_dim=12,
+        context_in_dim=20,
+        hidden_size=16,
+        mlp_ratio=4.0,
+        num_heads=1,
+        depth=1,
+        depth_single_blocks=1,
+        axes_dim=[4, 6, 6],
+        qkv_bias=True,
+        guidance_embed=True,
+        cond_embed=False,
+        fused_qkv=True,
+        use_liger_rope=False,
+    )
+    r = Random(69)
+    model = r.weights(MMDiT(cfg).double())
+    noise, txt, y_vec = r.normal(1, 4, 1, 4, 6), r.normal(1, 6, cfg.context_in_dim), r.normal(1, cfg.vec_in_dim)
+    times = sampler.get_schedule(12, 6, 1)
+    latent = sampler.denoise_distilled(model, noise, txt, y_vec, times, 4.0)
+    option = dict(condition="t2v", method="distill", num_steps=12, guidance=4.0, shift=True, flow_shift=None)
+    outputs = dict(timesteps=torch.tensor(times, dtype=torch.float64), latent=latent, final=latent)
+    inputs = dict(noise=noise, txt=txt, y_vec=y_vec)
+    return golden({"model": cfg.to_dict(), "sampling": option}, inputs, outputs, model)
+
+
 # The noise
 
 
@@ -642,6 +710,7 @@ def replay(path, dtype):
         kept = k in ("timesteps", "guidance", "img_ids", "txt_ids")
         inputs[k] = v.to(wide if kept else dtype) if v.is_floating_point() else v.long()
     kinds = dict(mmdit=(MMDiT, MMDiTConfig), vae=(VAE, VAEConfig), t5=(T5Encoder, T5Config))
+    kinds.update(ae=(AE, AEConfig))
     kinds.update(clip=(CLIPText, CLIPTextConfig), sampler=(MMDiT, MMDiTConfig))
     make, record = kinds[part]
     model = make(record.from_dict(config.get("model", config)))
@@ -649,7 +718,7 @@ def replay(path, dtype):
     model = model.to(dtype).eval()
     if part == "mmdit":
         got = {"pred": model(**inputs)}
-    elif part == "vae":
+    elif part in ("vae", "ae"):
         x, z = inputs["video"], inputs["latent"]
         got = {"moments": model.raw_moments(x), "latent": model.encode(x), "video": model.decode(z)}
         if "noise" in inputs:

@@ -2,13 +2,16 @@
 """Plain PyTorch versions of every model part of Open-Sora 2.0."""
 
 from . import philox, sampler
+from .ae import AE
 from .clip import CLIPText
-from .config import CLIPTextConfig, MMDiTConfig, T5Config, VAEConfig
+from .config import AEConfig, CLIPTextConfig, MMDiTConfig, T5Config, VAEConfig
 from .mmdit import MMDiT
 from .t5 import T5Encoder
 from .vae import VAE
 
 __all__ = [
+    "AE",
+    "AEConfig",
     "CLIPText",
     "CLIPTextConfig",
     "MMDiT",

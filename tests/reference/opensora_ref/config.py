@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Hyper-parameter records of the five model parts, with the published sizes.
+"""Hyper-parameter records of the model parts, with the published sizes.
 
 The field names are those of the checkpoints' own configuration files, so that
 ``from_dict`` accepts such a file as it is (unknown keys are ignored).
@@ -63,6 +63,21 @@ class VAEConfig(_Record):
     tile_overlap_factor: float = 0.25
     use_spatial_tiling: bool = False
     use_temporal_tiling: bool = False
+
+
+@dataclass
+class AEConfig(_Record):
+    """FLUX.1's; ``norm_num_groups`` is 32 in all published code."""
+
+    in_channels: int = 3
+    ch: int = 128
+    out_ch: int = 3
+    ch_mult: list = field(default_factory=lambda: [1, 2, 4, 4])
+    num_res_blocks: int = 2
+    z_channels: int = 16
+    scale_factor: float = 0.3611
+    shift_factor: float = 0.1159
+    norm_num_groups: int = 32
 
 
 @dataclass
