@@ -83,7 +83,8 @@ OSR_API void osr_loader_init_random(OsrLoader *loader, OsrDevice *device, OsrDTy
 /* FALSE and the error moved to @error if any load failed. */
 OSR_API gboolean osr_loader_finish(OsrLoader *loader, GError **error);
 OSR_API gboolean osr_loader_has(OsrLoader *loader, const char *format, ...) G_GNUC_PRINTF(2, 3);
-/* The tensor of that name, shaped exactly @dims. Ends in G_IO_ERROR_CANCELLED too. */
+/* The tensor of that name, shaped @dims; in the file it may have more or fewer dimensions of one.
+ * Ends in G_IO_ERROR_CANCELLED too. */
 OSR_API OsrTensor *osr_loader_get(OsrLoader *loader, guint n_dims, const gint64 *dims,
                                   const char *format, ...) G_GNUC_PRINTF(4, 5);
 /* Vectors and matrices, the usual case. */

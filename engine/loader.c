@@ -110,6 +110,27 @@ random_tensor(OsrLoader *loader, guint n_dims, const gint64 *dims, const char *n
   return ok ? count(loader, g_steal_pointer(&tensor)) : NULL;
 }
 
+/* A tensor of another number of dimensions fits if dimensions of one are the difference: a
+ * convolution over one frame or one position has the numbers of the 2D convolution, or of the
+ * linear layer, that a checkpoint may hold in its place. */
+static gboolean
+same_shape(const OsrCheckpointEntry *entry, guint n_dims, const gint64 *dims)
+{
+  const gboolean skip_ones = entry->n_dims != n_dims;
+  guint i = 0, j = 0;
+
+  for (;;) {
+    while (skip_ones && i < entry->n_dims && entry->dims[i] == 1)
+      i++;
+    while (skip_ones && j < n_dims && dims[j] == 1)
+      j++;
+    if (i == entry->n_dims || j == n_dims)
+      return i == entry->n_dims && j == n_dims;
+    if (entry->dims[i++] != dims[j++])
+      return FALSE;
+  }
+}
+
 /* The entry of that name and shape, or NULL with loader->error set. */
 static const OsrCheckpointEntry *
 find_entry(OsrLoader *loader, const char *name, guint n_dims, const gint64 *dims)
@@ -125,8 +146,7 @@ find_entry(OsrLoader *loader, const char *name, guint n_dims, const gint64 *dims
                 name);
     return NULL;
   }
-  if (entry->n_dims != n_dims ||
-      (n_dims > 0 && memcmp(entry->dims, dims, n_dims * sizeof *dims) != 0)) {
+  if (!same_shape(entry, n_dims, dims)) {
     g_autofree char *has = osr_dims_to_string(entry->n_dims, entry->dims);
     g_autofree char *needs = osr_dims_to_string(n_dims, dims);
 
@@ -198,11 +218,18 @@ static OsrTensor *
 load(OsrLoader *loader, guint n_dims, const gint64 *dims, const char *name)
 {
   const OsrCheckpointEntry *entry;
+  OsrCheckpointEntry shaped;
 
   if (!loader->checkpoint)
     return random_tensor(loader, n_dims, dims, name);
   entry = find_entry(loader, name, n_dims, dims);
-  return entry ? upload(loader, entry) : NULL;
+  if (!entry)
+    return NULL;
+  shaped = *entry;
+  shaped.n_dims = n_dims;
+  if (n_dims > 0)
+    memcpy(shaped.dims, dims, n_dims * sizeof *dims);
+  return upload(loader, &shaped);
 }
 
 OsrTensor *
@@ -336,6 +363,7 @@ osr_loader_conv3d(OsrLoader *loader, gint64 c_out, gint64 c_in, gint64 k_t, gint
             osr_dtype_size(entry->dtype));
   permuted = *entry;
   permuted.data = bytes;
+  permuted.n_dims = 5;
   memcpy(permuted.dims, (gint64[]){ c_out, k_t, k_h, k_w, c_in }, 5 * sizeof(gint64));
   return upload(loader, &permuted);
 }

@@ -62,6 +62,74 @@ osr_config_read_mmdit(const OsrConfigSection *section, OsrMmditConfig *config, G
 
 /* VAE */
 
+const OsrVaeConfig osr_config_flux_ae = {
+  .type = OSR_VAE_FLUX,
+  .in_channels = 3,
+  .out_channels = 3,
+  .latent_channels = 16,
+  .n_blocks = 4,
+  .block_out_channels = { 128, 256, 512, 512 },
+  .layers_per_block = 2,
+  .norm_num_groups = 32,
+  .time_compression_ratio = 1,
+  .spatial_compression_ratio = 8,
+  .mid_block_add_attention = TRUE,
+  .scale_factor = 0.3611,
+  .shift_factor = 0.1159,
+  .sample_size = 256,
+  .sample_tsize = 1,
+  .tile_overlap_factor = 0.25,
+};
+
+/* "ch_mult": the channels of each block, in multiples of "ch". */
+static gboolean
+read_ch_mult(const OsrConfigSection *section, guint ch, OsrVaeConfig *config, GError **error)
+{
+  guint mult[OSR_VAE_MAX_BLOCKS] = { 1, 2, 4, 4 };
+
+  if (json_object_has_member(section->object, "ch_mult") &&
+      !osr_config_read_uints(section, "ch_mult", 1, OSR_VAE_MAX_BLOCKS, 1 << 10, mult,
+                             &config->n_blocks, error))
+    return FALSE;
+  for (guint i = 0; i < config->n_blocks; i++) {
+    if (mult[i] < 1 || mult[i] > OSR_MAX_CHANNELS / ch)
+      return osr_config_fail(section, "ch_mult", error, "%u times %u channels are not possible",
+                             mult[i], ch);
+    config->block_out_channels[i] = mult[i] * ch;
+  }
+  config->spatial_compression_ratio = 1u << (config->n_blocks - 1);
+  return TRUE;
+}
+
+/* The keys are those of upstream's AutoEncoderConfig. */
+gboolean
+osr_config_read_ae(const OsrConfigSection *section, OsrVaeConfig *config, GError **error)
+{
+  static const char *const others[] = { "type", "weights", "ch", "ch_mult", "resolution", NULL };
+  static const OsrConfigField fields[] = {
+    { MEMBER(OsrVaeConfig, in_channels), SIZE, FALSE },
+    { "out_ch", G_STRUCT_OFFSET(OsrVaeConfig, out_channels), SIZE, FALSE },
+    { "z_channels", G_STRUCT_OFFSET(OsrVaeConfig, latent_channels), SIZE, FALSE },
+    { "num_res_blocks", G_STRUCT_OFFSET(OsrVaeConfig, layers_per_block), SIZE, FALSE },
+    { MEMBER(OsrVaeConfig, norm_num_groups), SIZE, FALSE },
+    { MEMBER(OsrVaeConfig, scale_factor), NUMBER, FALSE },
+    { MEMBER(OsrVaeConfig, shift_factor), NUMBER, FALSE },
+    { MEMBER(OsrVaeConfig, sample_size), OSR_CONFIG_UINT, 1, OSR_VAE_MAX_SIZE, FALSE },
+    { MEMBER(OsrVaeConfig, tile_overlap_factor), OSR_CONFIG_DOUBLE, 0, 0.99, FALSE },
+  };
+  static const OsrConfigField ch_field[] = { { "ch", 0, SIZE, FALSE } };
+  GError *reason = NULL;
+  guint ch = 128;
+
+  *config = osr_config_flux_ae;
+  if (!read_fields(section, fields, G_N_ELEMENTS(fields), others, config, error) ||
+      !osr_config_read_fields(section, ch_field, 1, &ch, error) ||
+      !read_ch_mult(section, ch, config, error))
+    return FALSE;
+  return osr_vae_config_check(config, &reason) ||
+         osr_config_fail_check(section->file, reason, error);
+}
+
 const OsrVaeConfig osr_config_hunyuan_vae = {
   .in_channels = 3,
   .out_channels = 3,
@@ -106,8 +174,11 @@ osr_config_read_vae(const OsrConfigSection *section, OsrVaeConfig *config, GErro
   type = osr_config_read_string(section, "type", "hunyuan_vae", error);
   if (!type)
     return FALSE;
+  if (g_str_equal(type, "autoencoder_2d"))
+    return osr_config_read_ae(section, config, error);
   if (!g_str_equal(type, "hunyuan_vae"))
-    return osr_config_fail(section, "type", error, "\"%s\" is not \"hunyuan_vae\"", type);
+    return osr_config_fail(section, "type", error,
+                           "\"%s\" is neither \"hunyuan_vae\" nor \"autoencoder_2d\"", type);
   if (!read_fields(section, fields, G_N_ELEMENTS(fields), others, config, error))
     return FALSE;
   if (json_object_has_member(section->object, "block_out_channels") &&

@@ -16,7 +16,9 @@ G_BEGIN_DECLS
 
 gboolean osr_config_read_mmdit(const OsrConfigSection *section, OsrMmditConfig *config,
                                GError **error);
+/* Of either autoencoder, by "type": "hunyuan_vae" or "autoencoder_2d"; of the second alone. */
 gboolean osr_config_read_vae(const OsrConfigSection *section, OsrVaeConfig *config, GError **error);
+gboolean osr_config_read_ae(const OsrConfigSection *section, OsrVaeConfig *config, GError **error);
 gboolean osr_config_read_t5(const OsrConfigSection *section, OsrT5Config *config, GError **error);
 /* The config is "text_config" in @section if there is one, else @section itself. */
 gboolean osr_config_read_clip(const OsrConfigSection *section, OsrClipConfig *config,
@@ -24,5 +26,6 @@ gboolean osr_config_read_clip(const OsrConfigSection *section, OsrClipConfig *co
 
 /* What the defaults of osr_config_read_vae() are. */
 extern const OsrVaeConfig osr_config_hunyuan_vae;
+extern const OsrVaeConfig osr_config_flux_ae;
 
 G_END_DECLS

@@ -6,6 +6,7 @@ osr_vae_decoder_new(const OsrVaeConfig *config, OsrLoader *loader)
 {
   OsrVaeNet *net = g_new0(OsrVaeNet, 1);
   const guint n = config->n_blocks, groups = config->norm_num_groups;
+  const OsrVaeNames *names = osr_vae_names(config);
   const int latent = (int) config->latent_channels;
   int c_in = (int) config->block_out_channels[n - 1];
 
@@ -13,8 +14,9 @@ osr_vae_decoder_new(const OsrVaeConfig *config, OsrLoader *loader)
   net->n_stages = n;
   net->scale = (float) (1.0 / config->scale_factor);
   net->shift = (float) config->shift_factor;
-  osr_vae_conv_init(&net->quant, latent, latent, 1, loader, "post_quant_conv");
-  osr_vae_conv_init(&net->conv_in, latent, c_in, 3, loader, "decoder.conv_in.conv");
+  if (config->type != OSR_VAE_FLUX)
+    osr_vae_conv_init(&net->quant, config, latent, latent, 1, loader, "post_quant_conv");
+  osr_vae_conv_init(&net->conv_in, config, latent, c_in, 3, loader, "decoder.%s", names->conv_in);
   osr_vae_mid_init(net, config, c_in, loader);
   for (guint i = 0; i < n; i++) {
     int time = osr_vae_time_factor(config, i), space = osr_vae_space_factor(config, i);
@@ -22,18 +24,21 @@ osr_vae_decoder_new(const OsrVaeConfig *config, OsrLoader *loader)
     OsrVaeStage *stage = &net->stages[i];
     char name[48];
 
-    g_snprintf(name, sizeof name, "decoder.up_blocks.%u", i);
+    /* FLUX counts from the picture, HunyuanVideo from the latent. */
+    g_snprintf(name, sizeof name, "decoder.%s.%u", names->up,
+               config->type == OSR_VAE_FLUX ? n - 1 - i : i);
     osr_vae_stage_init(stage, config, name, c_in, c_out, config->layers_per_block + 1, loader);
     if (time * space > 1) {
-      osr_vae_conv_init(&stage->resize, c_out, c_out, 3, loader, "%s.upsamplers.0.conv.conv", name);
+      osr_vae_conv_init(&stage->resize, config, c_out, c_out, 3, loader, "%s.%s", name,
+                        names->upsample);
       stage->resize.up_t = time;
       stage->resize.up_hw = space;
     }
     c_in = c_out;
   }
-  osr_vae_norm_init(&net->norm_out, c_in, groups, loader, "decoder.conv_norm_out");
-  osr_vae_conv_init(&net->conv_out, c_in, (int) config->out_channels, 3, loader,
-                    "decoder.conv_out.conv");
+  osr_vae_norm_init(&net->norm_out, c_in, groups, loader, "decoder.%s", names->norm_out);
+  osr_vae_conv_init(&net->conv_out, config, c_in, (int) config->out_channels, 3, loader,
+                    "decoder.%s", names->conv_out);
   return net;
 }
 
@@ -62,9 +67,12 @@ osr_vae_decoder_forward(OsrVaeRun *run, const OsrVaeNet *net, const OsrVaeMap *l
   OsrVaeMap x, z;
 
   osr_vae_run_begin(run, "decoder.conv_in");
-  x = unscale(run, net, latent);
-  z = osr_vae_conv(run, &net->quant, &x);
-  osr_vae_map_free(run, &x);
+  z = unscale(run, net, latent);
+  if (net->quant.c_in) {
+    x = osr_vae_conv(run, &net->quant, &z);
+    osr_vae_map_free(run, &z);
+    z = x;
+  }
   x = osr_vae_conv(run, &net->conv_in, &z);
   osr_vae_map_free(run, &z);
   osr_vae_run_end(run);

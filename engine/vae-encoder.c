@@ -6,33 +6,36 @@ osr_vae_encoder_new(const OsrVaeConfig *config, OsrLoader *loader)
 {
   OsrVaeNet *net = g_new0(OsrVaeNet, 1);
   const guint n = config->n_blocks, groups = config->norm_num_groups;
+  const OsrVaeNames *names = osr_vae_names(config);
   const int moments = 2 * (int) config->latent_channels;
   int c_in = (int) config->block_out_channels[0];
 
   net->name = "encoder";
   net->n_stages = n;
-  osr_vae_conv_init(&net->conv_in, (int) config->in_channels, c_in, 3, loader,
-                    "encoder.conv_in.conv");
+  osr_vae_conv_init(&net->conv_in, config, (int) config->in_channels, c_in, 3, loader, "encoder.%s",
+                    names->conv_in);
   for (guint i = 0; i < n; i++) {
     int time = osr_vae_time_factor(config, i), space = osr_vae_space_factor(config, i);
     int c_out = (int) config->block_out_channels[i];
     OsrVaeStage *stage = &net->stages[i];
     char name[48];
 
-    g_snprintf(name, sizeof name, "encoder.down_blocks.%u", i);
+    g_snprintf(name, sizeof name, "encoder.%s.%u", names->down, i);
     osr_vae_stage_init(stage, config, name, c_in, c_out, config->layers_per_block, loader);
     if (time * space > 1) {
-      osr_vae_conv_init(&stage->resize, c_out, c_out, 3, loader, "%s.downsamplers.0.conv.conv",
-                        name);
+      osr_vae_conv_init(&stage->resize, config, c_out, c_out, 3, loader, "%s.%s", name,
+                        names->downsample);
       stage->resize.stride_t = time;
       stage->resize.stride_hw = space;
     }
     c_in = c_out;
   }
   osr_vae_mid_init(net, config, c_in, loader);
-  osr_vae_norm_init(&net->norm_out, c_in, groups, loader, "encoder.conv_norm_out");
-  osr_vae_conv_init(&net->conv_out, c_in, moments, 3, loader, "encoder.conv_out.conv");
-  osr_vae_conv_init(&net->quant, moments, moments, 1, loader, "quant_conv");
+  osr_vae_norm_init(&net->norm_out, c_in, groups, loader, "encoder.%s", names->norm_out);
+  osr_vae_conv_init(&net->conv_out, config, c_in, moments, 3, loader, "encoder.%s",
+                    names->conv_out);
+  if (config->type != OSR_VAE_FLUX)
+    osr_vae_conv_init(&net->quant, config, moments, moments, 1, loader, "quant_conv");
   return net;
 }
 
@@ -50,9 +53,12 @@ osr_vae_encoder_forward(OsrVaeRun *run, const OsrVaeNet *net, const OsrVaeMap *v
   x = osr_vae_mid(run, net, x);
 
   osr_vae_run_begin(run, "encoder.conv_out");
-  x = osr_vae_head(run, net, x);
-  moments = osr_vae_conv(run, &net->quant, &x);
-  osr_vae_map_free(run, &x);
+  moments = osr_vae_head(run, net, x);
+  if (net->quant.c_in) {
+    x = moments;
+    moments = osr_vae_conv(run, &net->quant, &x);
+    osr_vae_map_free(run, &x);
+  }
   osr_vae_run_end(run);
   return moments;
 }

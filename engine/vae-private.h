@@ -26,7 +26,8 @@ typedef struct {
 
 /* The state of a pass. The first failure sticks: what follows only releases memory. */
 typedef struct {
-  OsrRun ops; /* device NULL: dry */
+  OsrRun ops;        /* device NULL: dry */
+  gboolean by_frame; /* frames know nothing of each other */
   GError *error;
   const char *block; /* being run, for messages */
   gboolean locked;   /* the device, for the time of a block */
@@ -41,12 +42,13 @@ typedef struct {
   double bytes, peak_bytes;
 } OsrVaeRun;
 
-/* A causal convolution, kernel k x k x k, edges replicated. With k = 1 it is a linear layer. */
+/* A convolution, kernel k_t x k x k: causal with k_t = k and edges replicated, or of every frame
+ * for itself with k_t = 1 and edges of zeros. With k = 1 it is a linear layer. */
 typedef struct {
-  int c_in, c_out, k;
+  int c_in, c_out, k, k_t;
   int stride_t, stride_hw;
   int up_t, up_hw;
-  OsrTensor *weight, *bias; /* [c_out, k, k, k, c_in], [c_out] */
+  OsrTensor *weight, *bias; /* [c_out, k_t, k, k, c_in], [c_out] */
 } OsrVaeConv;
 
 typedef struct {
@@ -77,7 +79,7 @@ typedef struct {
 /* The encoder or the decoder: both have these parts, in another order. */
 typedef struct {
   const char *name; /* "encoder", "decoder" */
-  OsrVaeConv quant; /* quant_conv, post_quant_conv */
+  OsrVaeConv quant; /* quant_conv, post_quant_conv; c_in 0: none */
   OsrVaeConv conv_in, conv_out;
   OsrVaeResnet mid[2];
   OsrVaeAttention attention; /* norm.channels 0: none */
@@ -94,14 +96,25 @@ struct _OsrVae {
   OsrVaeNet *encoder, *decoder; /* NULL: not loaded */
 };
 
+/* What a network calls its parts. */
+typedef struct {
+  const char *conv_in, *conv_out, *norm_out;
+  const char *mid, *mid_resnets[2], *attention;
+  const char *attention_norm, *attention_qkv[4], *attention_out;
+  const char *resnets, *conv1, *conv2, *shortcut;
+  const char *down, *up, *downsample, *upsample;
+} OsrVaeNames;
+
+const OsrVaeNames *osr_vae_names(const OsrVaeConfig *config);
+
 /* vae.c: layers. A @loader of NULL leaves the weights out, for dry runs. */
 gboolean osr_vae_config_check(const OsrVaeConfig *config, GError **error);
 /* What stage @i of either half does to time and space: 1 or 2. */
 int osr_vae_time_factor(const OsrVaeConfig *config, guint i);
 int osr_vae_space_factor(const OsrVaeConfig *config, guint i);
 
-void osr_vae_conv_init(OsrVaeConv *conv, int c_in, int c_out, int k, OsrLoader *loader,
-                       const char *format, ...) G_GNUC_PRINTF(6, 7);
+void osr_vae_conv_init(OsrVaeConv *conv, const OsrVaeConfig *config, int c_in, int c_out, int k,
+                       OsrLoader *loader, const char *format, ...) G_GNUC_PRINTF(7, 8);
 void osr_vae_norm_init(OsrVaeNorm *norm, int channels, guint groups, OsrLoader *loader,
                        const char *format, ...) G_GNUC_PRINTF(5, 6);
 void osr_vae_stage_init(OsrVaeStage *stage, const OsrVaeConfig *config, const char *name, int c_in,

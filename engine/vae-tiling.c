@@ -242,10 +242,13 @@ osr_vae_run_tiled(OsrVaeRun *run, const OsrVaeConfig *config, const OsrVaeNet *n
   Pass pass = { .config = config, .net = net, .decode = decode, .tiling = tiling };
   OsrVaeMap result;
 
-  if (((tiling & OSR_VAE_TILING_TEMPORAL) &&
+  run->by_frame = config->type == OSR_VAE_FLUX;
+  if (run->by_frame) /* a frame needs no other: there is nothing to fade */
+    pass.tiling &= ~(guint) OSR_VAE_TILING_TEMPORAL;
+  if (((pass.tiling & OSR_VAE_TILING_TEMPORAL) &&
        !tiles_init(&pass.time, &pass, "time", config->sample_tsize, config->time_compression_ratio,
                    &run->error)) ||
-      ((tiling & OSR_VAE_TILING_SPATIAL) &&
+      ((pass.tiling & OSR_VAE_TILING_SPATIAL) &&
        !tiles_init(&pass.space, &pass, "space", config->sample_size,
                    config->spatial_compression_ratio, &run->error)))
     return (OsrVaeMap){ 0 };

@@ -5,6 +5,52 @@
 
 /* Configuration */
 
+static const OsrVaeNames hunyuan_names = {
+  .conv_in = "conv_in.conv",
+  .conv_out = "conv_out.conv",
+  .norm_out = "conv_norm_out",
+  .mid = "mid_block",
+  .mid_resnets = { "resnets.0", "resnets.1" },
+  .attention = "attentions.0",
+  .attention_norm = "group_norm",
+  .attention_qkv = { "to_q", "to_k", "to_v", NULL },
+  .attention_out = "to_out.0",
+  .resnets = "resnets",
+  .conv1 = "conv1.conv",
+  .conv2 = "conv2.conv",
+  .shortcut = "conv_shortcut.conv",
+  .down = "down_blocks",
+  .up = "up_blocks",
+  .downsample = "downsamplers.0.conv.conv",
+  .upsample = "upsamplers.0.conv.conv",
+};
+
+static const OsrVaeNames flux_names = {
+  .conv_in = "conv_in",
+  .conv_out = "conv_out",
+  .norm_out = "norm_out",
+  .mid = "mid",
+  .mid_resnets = { "block_1", "block_2" },
+  .attention = "attn_1",
+  .attention_norm = "norm",
+  .attention_qkv = { "q", "k", "v", NULL },
+  .attention_out = "proj_out",
+  .resnets = "block",
+  .conv1 = "conv1",
+  .conv2 = "conv2",
+  .shortcut = "nin_shortcut",
+  .down = "down",
+  .up = "up",
+  .downsample = "downsample.conv",
+  .upsample = "upsample.conv",
+};
+
+const OsrVaeNames *
+osr_vae_names(const OsrVaeConfig *config)
+{
+  return config->type == OSR_VAE_FLUX ? &flux_names : &hunyuan_names;
+}
+
 static int
 log2_of(guint n)
 {
@@ -22,9 +68,40 @@ osr_vae_time_factor(const OsrVaeConfig *config, guint i)
 {
   guint n = config->n_blocks;
 
+  if (config->type == OSR_VAE_FLUX)
+    return 1;
   if (config->time_compression_ratio == 8)
     return osr_vae_space_factor(config, i);
   return i + 3 >= n && i + 1 < n ? 2 : 1;
+}
+
+static gboolean
+check_compression(const OsrVaeConfig *config, GError **error)
+{
+  const guint time_ratio = config->time_compression_ratio;
+  const guint space_ratio = config->spatial_compression_ratio;
+  guint time = 1, space = 1;
+
+  for (guint i = 0; i < config->n_blocks; i++) {
+    time *= (guint) osr_vae_time_factor(config, i);
+    space *= (guint) osr_vae_space_factor(config, i);
+  }
+  if (config->type == OSR_VAE_FLUX) {
+    if (time_ratio == 1 && space_ratio == 1u << (config->n_blocks - 1))
+      return TRUE;
+    g_set_error(error, OSR_ERROR, OSR_ERROR_UNSUPPORTED,
+                "vae: compression of %u in time and %u in space is not possible with %u blocks for "
+                "pictures: time takes 1, space twice as much with every block after the first",
+                time_ratio, space_ratio, config->n_blocks);
+    return FALSE;
+  }
+  if ((time_ratio == 4 || time_ratio == 8) && time == time_ratio && space == space_ratio)
+    return TRUE;
+  g_set_error(error, OSR_ERROR, OSR_ERROR_UNSUPPORTED,
+              "vae: compression of %u in time and %u in space is not possible with %u blocks: "
+              "time takes 4, or 8 with 8 in space; space a power of two",
+              time_ratio, space_ratio, config->n_blocks);
+  return FALSE;
 }
 
 gboolean
@@ -34,7 +111,6 @@ osr_vae_config_check(const OsrVaeConfig *config, GError **error)
                           "layers_per_block" };
   const guint values[] = { config->in_channels, config->out_channels, config->latent_channels,
                            config->norm_num_groups, config->layers_per_block };
-  guint time = 1, space = 1;
 
   if (!osr_config_check_sizes("vae", G_N_ELEMENTS(values), names, values, error))
     return FALSE;
@@ -54,18 +130,9 @@ osr_vae_config_check(const OsrVaeConfig *config, GError **error)
                   config->norm_num_groups);
       return FALSE;
     }
-    time *= (guint) osr_vae_time_factor(config, i);
-    space *= (guint) osr_vae_space_factor(config, i);
   }
-  if ((config->time_compression_ratio != 4 && config->time_compression_ratio != 8) ||
-      time != config->time_compression_ratio || space != config->spatial_compression_ratio) {
-    g_set_error(error, OSR_ERROR, OSR_ERROR_UNSUPPORTED,
-                "vae: compression of %u in time and %u in space is not possible with %u blocks: "
-                "time takes 4, or 8 with 8 in space; space a power of two",
-                config->time_compression_ratio, config->spatial_compression_ratio,
-                config->n_blocks);
+  if (!check_compression(config, error))
     return FALSE;
-  }
   if (!isnormal(config->scale_factor) || !isfinite(config->shift_factor)) {
     g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
                 "vae: latents cannot be scaled by %g and shifted by %g", config->scale_factor,
@@ -78,21 +145,29 @@ osr_vae_config_check(const OsrVaeConfig *config, GError **error)
 /* The parts and their weights */
 
 void
-osr_vae_conv_init(OsrVaeConv *conv, int c_in, int c_out, int k, OsrLoader *loader,
-                  const char *format, ...)
+osr_vae_conv_init(OsrVaeConv *conv, const OsrVaeConfig *config, int c_in, int c_out, int k,
+                  OsrLoader *loader, const char *format, ...)
 {
+  const int k_t = config->type == OSR_VAE_FLUX ? 1 : k;
   g_autofree char *name = NULL;
   va_list args;
 
   *conv = (OsrVaeConv){
-    .c_in = c_in, .c_out = c_out, .k = k, .stride_t = 1, .stride_hw = 1, .up_t = 1, .up_hw = 1
+    .c_in = c_in,
+    .c_out = c_out,
+    .k = k,
+    .k_t = k_t,
+    .stride_t = 1,
+    .stride_hw = 1,
+    .up_t = 1,
+    .up_hw = 1,
   };
   if (!loader)
     return;
   va_start(args, format);
   name = g_strdup_vprintf(format, args);
   va_end(args);
-  conv->weight = osr_loader_conv3d(loader, c_out, c_in, k, k, k, "%s.weight", name);
+  conv->weight = osr_loader_conv3d(loader, c_out, c_in, k_t, k, k, "%s.weight", name);
   conv->bias = osr_loader_vector(loader, c_out, "%s.bias", name);
 }
 
@@ -127,20 +202,22 @@ norm_clear(OsrVaeNorm *norm)
   g_clear_pointer(&norm->bias, osr_tensor_unref);
 }
 
+/* The block's name has to be there. */
 static void
-resnet_init(OsrVaeResnet *block, const OsrVaeConfig *config, const char *prefix, guint i, int c_in,
-            int c_out, OsrLoader *loader)
+resnet_init(OsrVaeResnet *block, const OsrVaeConfig *config, int c_in, int c_out, OsrLoader *loader)
 {
+  const OsrVaeNames *names = osr_vae_names(config);
   guint groups = config->norm_num_groups;
 
-  g_snprintf(block->name, sizeof block->name, "%s.resnets.%u", prefix, i);
   osr_vae_norm_init(&block->norm1, c_in, groups, loader, "%s.norm1", block->name);
-  osr_vae_conv_init(&block->conv1, c_in, c_out, 3, loader, "%s.conv1.conv", block->name);
+  osr_vae_conv_init(&block->conv1, config, c_in, c_out, 3, loader, "%s.%s", block->name,
+                    names->conv1);
   osr_vae_norm_init(&block->norm2, c_out, groups, loader, "%s.norm2", block->name);
-  osr_vae_conv_init(&block->conv2, c_out, c_out, 3, loader, "%s.conv2.conv", block->name);
+  osr_vae_conv_init(&block->conv2, config, c_out, c_out, 3, loader, "%s.%s", block->name,
+                    names->conv2);
   if (c_in != c_out)
-    osr_vae_conv_init(&block->shortcut, c_in, c_out, 1, loader, "%s.conv_shortcut.conv",
-                      block->name);
+    osr_vae_conv_init(&block->shortcut, config, c_in, c_out, 1, loader, "%s.%s", block->name,
+                      names->shortcut);
 }
 
 static void
@@ -159,38 +236,49 @@ osr_vae_stage_init(OsrVaeStage *stage, const OsrVaeConfig *config, const char *n
 {
   g_strlcpy(stage->name, name, sizeof stage->name);
   stage->n_resnets = n_resnets;
-  for (guint i = 0; i < n_resnets; i++)
-    resnet_init(&stage->resnets[i], config, name, i, i == 0 ? c_in : c_out, c_out, loader);
+  for (guint i = 0; i < n_resnets; i++) {
+    OsrVaeResnet *block = &stage->resnets[i];
+
+    g_snprintf(block->name, sizeof block->name, "%s.%s.%u", name, osr_vae_names(config)->resnets,
+               i);
+    resnet_init(block, config, i == 0 ? c_in : c_out, c_out, loader);
+  }
 }
 
 static void
 attention_init(OsrVaeAttention *block, const OsrVaeConfig *config, const char *prefix, int channels,
                OsrLoader *loader)
 {
-  const char *names[] = { "to_q", "to_k", "to_v", NULL };
+  const OsrVaeNames *names = osr_vae_names(config);
   const gint64 rows[] = { channels, channels, channels };
   g_autofree char *dotted = NULL;
 
-  g_snprintf(block->name, sizeof block->name, "%s.attentions.0", prefix);
-  osr_vae_norm_init(&block->norm, channels, config->norm_num_groups, loader, "%s.group_norm",
-                    block->name);
+  g_snprintf(block->name, sizeof block->name, "%s.%s", prefix, names->attention);
+  osr_vae_norm_init(&block->norm, channels, config->norm_num_groups, loader, "%s.%s", block->name,
+                    names->attention_norm);
   if (!loader)
     return;
   dotted = g_strconcat(block->name, ".", NULL);
-  block->qkv = osr_dense_stack(loader, dotted, names, rows, channels, TRUE);
-  block->out = osr_dense_load(loader, channels, channels, TRUE, "%s.to_out.0", block->name);
+  block->qkv = osr_dense_stack(loader, dotted, names->attention_qkv, rows, channels, TRUE);
+  block->out =
+      osr_dense_load(loader, channels, channels, TRUE, "%s.%s", block->name, names->attention_out);
 }
 
 void
 osr_vae_mid_init(OsrVaeNet *net, const OsrVaeConfig *config, int channels, OsrLoader *loader)
 {
-  char name[32];
+  const OsrVaeNames *names = osr_vae_names(config);
+  char prefix[32];
 
-  g_snprintf(name, sizeof name, "%s.mid_block", net->name);
-  resnet_init(&net->mid[0], config, name, 0, channels, channels, loader);
+  g_snprintf(prefix, sizeof prefix, "%s.%s", net->name, names->mid);
+  for (guint i = 0; i < G_N_ELEMENTS(net->mid); i++) {
+    OsrVaeResnet *block = &net->mid[i];
+
+    g_snprintf(block->name, sizeof block->name, "%s.%s", prefix, names->mid_resnets[i]);
+    resnet_init(block, config, channels, channels, loader);
+  }
   if (config->mid_block_add_attention)
-    attention_init(&net->attention, config, name, channels, loader);
-  resnet_init(&net->mid[1], config, name, 1, channels, channels, loader);
+    attention_init(&net->attention, config, prefix, channels, loader);
 }
 
 void
@@ -341,24 +429,26 @@ static OsrVaeMap
 run_conv(OsrVaeRun *run, const OsrVaeConv *conv, const OsrVaeMap *x, const OsrVaeMap *sum)
 {
   const int edge = conv->k / 2;
+  /* FLUX halves pictures with nothing before their first row and column. */
+  const int before = run->by_frame && conv->stride_hw == 2 ? 0 : edge;
   OsrConv3d p = {
     .dtype = run->ops.dtype,
-    .batch = 1,
-    .t = x->t,
+    .batch = run->by_frame ? x->t : 1,
+    .t = run->by_frame ? 1 : x->t,
     .h = x->h,
     .w_in = x->w,
     .c_in = conv->c_in,
     .c_out = conv->c_out,
-    .k_t = conv->k,
+    .k_t = conv->k_t,
     .k_h = conv->k,
     .k_w = conv->k,
     .stride_t = conv->stride_t,
     .stride_h = conv->stride_hw,
     .stride_w = conv->stride_hw,
-    .pad_t = { conv->k - 1, 0 },
-    .pad_h = { edge, edge },
-    .pad_w = { edge, edge },
-    .pad = OSR_PAD_REPLICATE,
+    .pad_t = { conv->k_t - 1, 0 },
+    .pad_h = { before, edge },
+    .pad_w = { before, edge },
+    .pad = run->by_frame ? OSR_PAD_ZERO : OSR_PAD_REPLICATE,
     .up_t = conv->up_t,
     .up_hw = conv->up_hw,
   };
@@ -366,8 +456,8 @@ run_conv(OsrVaeRun *run, const OsrVaeConv *conv, const OsrVaeMap *x, const OsrVa
   int t, h, w;
 
   osr_conv3d_out(&p, &t, &h, &w);
-  y = sum ? *sum : osr_vae_map_new(run, t, h, w, conv->c_out);
-  run->flops += 2.0 * conv->k * conv->k * conv->k * conv->c_in * conv->c_out * map_positions(&y);
+  y = sum ? *sum : osr_vae_map_new(run, (int) p.batch * t, h, w, conv->c_out);
+  run->flops += 2.0 * conv->k_t * conv->k * conv->k * conv->c_in * conv->c_out * map_positions(&y);
   if (!osr_vae_run_active(run))
     return y;
   p.w_dtype = conv->weight->dtype;
@@ -418,8 +508,8 @@ osr_vae_norm(OsrVaeRun *run, const OsrVaeNorm *norm, OsrAct act, const OsrVaeMap
   vae_op(run, group_norm,
          &(OsrGroupNorm){
              .dtype = run->ops.dtype,
-             .batch = 1,
-             .positions = map_positions(x),
+             .batch = run->by_frame ? x->t : 1,
+             .positions = map_positions(x) / (run->by_frame ? x->t : 1),
              .channels = norm->channels,
              .groups = norm->groups,
              .eps = OSR_VAE_NORM_EPS,
@@ -459,12 +549,14 @@ run_resnet(OsrVaeRun *run, const OsrVaeResnet *block, OsrVaeMap x)
   return sum;
 }
 
-/* One head over all positions; a position sees its own frame and those before. */
+/* One head over all positions; a position sees its own frame and, if frames know of each other,
+ * those before. */
 static void
 run_attention(OsrVaeRun *run, const OsrVaeAttention *block, const OsrVaeMap *x)
 {
   const int c = x->c;
   const gint64 m = map_positions(x), frame_len = (gint64) x->h * x->w;
+  const gint64 batch = run->by_frame ? x->t : 1, len = m / batch;
   OsrVaeMap n, qkv, o;
 
   osr_vae_run_begin(run, block->name);
@@ -480,9 +572,9 @@ run_attention(OsrVaeRun *run, const OsrVaeAttention *block, const OsrVaeMap *x)
   vae_op(run, attention,
          &(OsrAttention){
              .dtype = run->ops.dtype,
-             .batch = 1,
-             .lq = m,
-             .lk = m,
+             .batch = batch,
+             .lq = len,
+             .lk = len,
              .heads = 1,
              .head_dim = c,
              .scale = 1.0f / sqrtf((float) c),
@@ -492,10 +584,14 @@ run_attention(OsrVaeRun *run, const OsrVaeAttention *block, const OsrVaeMap *x)
              .q_ld = 3 * (gint64) c,
              .k_ld = 3 * (gint64) c,
              .v_ld = 3 * (gint64) c,
-             .mask = x->t > 1 ? OSR_MASK_FRAME_CAUSAL : OSR_MASK_NONE,
+             .q_batch = len * 3 * c,
+             .k_batch = len * 3 * c,
+             .v_batch = len * 3 * c,
+             .mask = len > frame_len ? OSR_MASK_FRAME_CAUSAL : OSR_MASK_NONE,
              .frame_len = frame_len,
              .o = o.tensor->data,
              .o_ld = c,
+             .o_batch = len * c,
          });
   osr_vae_map_free(run, &qkv);
 
@@ -503,7 +599,7 @@ run_attention(OsrVaeRun *run, const OsrVaeAttention *block, const OsrVaeMap *x)
     osr_run_linear_add(&run->ops, &block->out, 1, m, map_rows(&o), (OsrRows){ 0 }, map_rows(x));
   osr_vae_map_free(run, &o);
   /* Four projections; of all pairs of frames (t + 1) / 2t are seen. */
-  run->flops += 8.0 * c * c * m + 2.0 * c * m * (m + frame_len);
+  run->flops += 8.0 * c * c * m + 2.0 * c * m * (len + frame_len);
   osr_vae_run_end(run);
 }
 

@@ -10,18 +10,25 @@ G_BEGIN_DECLS
 
 #define OSR_VAE_MAX_BLOCKS 8
 
-/* Upstream's AutoEncoder3DConfig. Comments: HunyuanVideo. */
+/* Whose layers, and whose names for them. */
+typedef enum {
+  OSR_VAE_HUNYUAN = 0, /* a video as a whole, causal in time */
+  OSR_VAE_FLUX,        /* pictures: each frame for itself */
+} OsrVaeType;
+
+/* Upstream's AutoEncoder3DConfig. Comments: HunyuanVideo; FLUX.1 where it differs. */
 typedef struct {
+  OsrVaeType type;
   guint in_channels, out_channels;              /* 3, 3 */
   guint latent_channels;                        /* 16 */
   guint n_blocks;                               /* 4 */
   guint block_out_channels[OSR_VAE_MAX_BLOCKS]; /* 128, 256, 512, 512 */
   guint layers_per_block;                       /* 2 */
   guint norm_num_groups;                        /* 32 */
-  guint time_compression_ratio;                 /* 4 */
+  guint time_compression_ratio;                 /* 4; 1 */
   guint spatial_compression_ratio;              /* 8 */
   gboolean mid_block_add_attention;
-  double scale_factor, shift_factor; /* 0.476986, 0 */
+  double scale_factor, shift_factor; /* 0.476986, 0; 0.3611, 0.1159 */
   guint sample_size, sample_tsize;   /* 256, 64: tiles, in pixels and frames */
   double tile_overlap_factor;        /* 0.25 */
 } OsrVaeConfig;
@@ -29,8 +36,9 @@ typedef struct {
 /**
  * OsrVae:
  *
- * The causal 3D autoencoder of HunyuanVideo (W. Kong et al., arXiv:2412.03603): video
- * [T, H, W, 3] in [-1, 1] <-> latent [t, h, w, C] with t = (T - 1) / time_ratio + 1,
+ * The causal 3D autoencoder of HunyuanVideo (W. Kong et al., arXiv:2412.03603) or the 2D one
+ * of FLUX.1 (Black Forest Labs; that of latent diffusion, R. Rombach et al., arXiv:2112.10752):
+ * video [T, H, W, 3] in [-1, 1] <-> latent [t, h, w, C] with t = (T - 1) / time_ratio + 1,
  * h = H / spatial_ratio, w = W / spatial_ratio. Latents are scaled:
  * scale_factor * (z - shift_factor).
  */

@@ -90,10 +90,10 @@ test_loader(Fixture *f, gconstpointer data)
   static const guint16 brains[] = { 0x0201, 0x0403, 0x0605, 0x0807, 0x0a09, 0x0c0b };
   g_autoptr(OsrCheckpoint) checkpoint = loader_checkpoint(f);
   g_autoptr(OsrTensor) matrix = NULL, vector = NULL, same = NULL, stack = NULL, rows = NULL;
-  g_autoptr(OsrTensor) conv = NULL, raw = NULL;
+  g_autoptr(OsrTensor) conv = NULL, picture = NULL, pointwise = NULL, raw = NULL;
   g_autoptr(GError) error = NULL;
   OsrLoader loader, raw_loader;
-  float want[24];
+  float want[24], want_matrix[6];
 
   osr_loader_init(&loader, checkpoint, f->device, OSR_DTYPE_F32, NULL);
   g_assert_true(osr_loader_has(&loader, "block.%d.bf16", 0));
@@ -106,6 +106,7 @@ test_loader(Fixture *f, gconstpointer data)
     memcpy(&want[i], &bits, sizeof bits);
   }
   assert_floats(matrix, 6, want);
+  memcpy(want_matrix, want, sizeof want_matrix);
   g_assert_cmpuint(loader.n_parameters, ==, 6);
   g_assert_cmpuint(loader.n_bytes, ==, 24);
 
@@ -138,6 +139,14 @@ test_loader(Fixture *f, gconstpointer data)
   g_assert_cmpint(conv->dims[0], ==, 2);
   g_assert_cmpint(conv->dims[1], ==, 1);
   g_assert_cmpint(conv->dims[4], ==, 3);
+
+  /* Dimensions of one may be there or not. */
+  picture = osr_loader_get(&loader, 4, (gint64[]){ 2, 3, 2, 2 }, "conv");
+  g_assert_cmpuint(picture->n_dims, ==, 4);
+  g_assert_cmpint(picture->dims[3], ==, 2);
+  pointwise = osr_loader_conv3d(&loader, 2, 3, 1, 1, 1, "block.0.bf16");
+  assert_floats(pointwise, 6, want_matrix);
+  g_assert_cmpuint(pointwise->n_dims, ==, 5);
   g_assert_true(osr_loader_finish(&loader, &error));
   g_assert_no_error(error);
 
@@ -188,6 +197,10 @@ test_loader_errors(Fixture *f, gconstpointer data)
 
   g_assert_null(osr_loader_vector(&loader, 6, "block.0.bf16"));
   assert_loader_failed(&loader, OSR_ERROR_SHAPE, "is [2, 3], the model needs [6]");
+
+  g_assert_null(osr_loader_get(&loader, 4, (gint64[]){ 2, 3, 4, 1 }, "conv"));
+  assert_loader_failed(&loader, OSR_ERROR_SHAPE,
+                       "is [2, 3, 1, 2, 2], the model needs [2, 3, 4, 1]");
 
   g_assert_null(osr_loader_get(&loader, 0, NULL, "f32"));
   assert_loader_failed(&loader, OSR_ERROR_SHAPE, "is [2], the model needs []");
