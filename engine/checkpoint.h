@@ -65,6 +65,7 @@ typedef struct {
   OsrCheckpoint *checkpoint; /* NULL: random weights */
   OsrDevice *device;
   OsrDType dtype;   /* of what is returned */
+  gboolean tf32;    /* f32: the model's products may be rounded to that */
   guint64 seed;     /* of random weights */
   guint32 sequence; /* tensors drawn so far */
   GCancellable *cancellable;

@@ -21,6 +21,7 @@ struct _OsrClip {
   OsrClipConfig config;
   OsrDevice *device;
   OsrDType dtype;
+  gboolean tf32;
   OsrTensor *tokens, *positions; /* [vocab, D], [positions, D] */
   Layer *layers;
   Norm final_norm;
@@ -98,6 +99,7 @@ osr_clip_load(const OsrClipConfig *config, OsrLoader *loader, GError **error)
   clip->config = *config;
   clip->device = osr_device_ref(loader->device);
   clip->dtype = loader->dtype;
+  clip->tf32 = loader->tf32;
   clip->layers = g_new0(Layer, config->num_hidden_layers);
 
   clip->tokens = osr_loader_matrix(loader, config->vocab_size, d,
@@ -263,6 +265,7 @@ osr_clip_encode(OsrClip *clip, const gint32 *ids, guint n_ids, OsrTensor **hidde
   g_autoptr(OsrTensor) device_ids = NULL, pooled = NULL;
   guint end;
 
+  p.run.tf32 = clip->tf32;
   if (!check_ids(c, ids, n_ids, error))
     return NULL;
   end = pooled_index(c, ids, n_ids);

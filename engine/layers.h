@@ -31,6 +31,7 @@ typedef struct {
   OsrOpsContext *ctx;
   const OsrOps *ops;
   OsrDType dtype; /* of activations */
+  gboolean tf32;  /* f32: products may be rounded to that */
   OsrResult result;
 } OsrRun;
 
@@ -241,6 +242,7 @@ osr_run_linear(OsrRun *run, const OsrDense *dense, OsrAct act, gint64 batch, gin
           &(OsrLinear){
               .dtype = run->dtype,
               .w_dtype = dense->weight->dtype,
+              .tf32 = run->tf32,
               .batch = batch,
               .m = m,
               .n = (int) dense->weight->dims[0],
@@ -266,6 +268,7 @@ osr_run_linear_add(OsrRun *run, const OsrDense *dense, gint64 batch, gint64 m, O
           &(OsrLinear){
               .dtype = run->dtype,
               .w_dtype = dense->weight->dtype,
+              .tf32 = run->tf32,
               .batch = batch,
               .m = m,
               .n = (int) dense->weight->dims[0],

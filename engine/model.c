@@ -39,6 +39,7 @@ struct _OsrModel {
   OsrModelDir *dir;
   OsrDevice *device;
   OsrDType dtype;
+  gboolean tf32;
   GMutex lock;
   GCond loaded; /* a part has been, or failed */
   Part parts[N_PARTS];
@@ -66,6 +67,7 @@ load_weights(OsrModel *model, const char *path, LoadWeights load, GCancellable *
   if (!checkpoint)
     return NULL;
   osr_loader_init(&loader, checkpoint, model->device, model->dtype, cancellable);
+  loader.tf32 = model->tf32;
   part = load(model, &loader, error);
   if (part)
     osr_debug("%s: %" G_GUINT64_FORMAT " parameters, %" G_GUINT64_FORMAT " bytes in %.2f s", path,
@@ -365,7 +367,8 @@ model_free(OsrModel *model)
 }
 
 static OsrModel *
-model_new(const char *path, const char *key, OsrDevice *device, OsrDType dtype, GError **error)
+model_new(const char *path, const char *key, OsrDevice *device, OsrDType dtype, gboolean tf32,
+          GError **error)
 {
   OsrModelDir *dir = osr_model_dir_open(path, error);
   OsrModel *model;
@@ -378,6 +381,7 @@ model_new(const char *path, const char *key, OsrDevice *device, OsrDType dtype, 
   model->dir = dir;
   model->device = osr_device_ref(device);
   model->dtype = dtype;
+  model->tf32 = tf32;
   g_mutex_init(&model->lock);
   g_cond_init(&model->loaded);
   g_queue_init(&model->texts);
@@ -386,39 +390,29 @@ model_new(const char *path, const char *key, OsrDevice *device, OsrDType dtype, 
 
 /* The same for every name of a folder. */
 static char *
-cache_key(const char *path, OsrDevice *device, OsrDType dtype)
+cache_key(const char *path, OsrDevice *device, OsrDType dtype, gboolean tf32)
 {
   char *real = realpath(path, NULL);
-  char *key = g_strconcat(osr_device_get_name(device), "\n", osr_dtype_name(dtype), "\n",
-                          real ? real : path, NULL);
+  char *key = g_strconcat(osr_device_get_name(device), "\n", tf32 ? "TF32" : osr_dtype_name(dtype),
+                          "\n", real ? real : path, NULL);
 
   free(real);
   return key;
 }
 
-OsrModel *
-osr_model_get(const char *path, OsrDevice *device, GError **error)
-{
-  g_return_val_if_fail(device != NULL, NULL);
-
-  return osr_model_get_as(path, device, osr_device_get_dtype(device), error);
-}
-
-OsrModel *
-osr_model_get_as(const char *path, OsrDevice *device, OsrDType dtype, GError **error)
+static OsrModel *
+get_model(const char *path, OsrDevice *device, OsrDType dtype, gboolean tf32, GError **error)
 {
   g_autofree char *chosen = path ? g_strdup(path) : osr_model_dir_default_path();
   g_autofree char *key = NULL;
   OsrModel *model;
-
-  g_return_val_if_fail(device != NULL, NULL);
 
   if (!osr_device_supports_dtype(device, dtype)) {
     g_set_error(error, OSR_ERROR, OSR_ERROR_UNSUPPORTED, "%s does not compute in %s",
                 osr_device_get_name(device), osr_dtype_name(dtype));
     return NULL;
   }
-  key = cache_key(chosen, device, dtype);
+  key = cache_key(chosen, device, dtype, tf32);
   g_mutex_lock(&models_lock);
   if (!models)
     models = g_hash_table_new(g_str_hash, g_str_equal);
@@ -426,12 +420,36 @@ osr_model_get_as(const char *path, OsrDevice *device, OsrDType dtype, GError **e
   if (model) {
     osr_model_ref(model);
   } else {
-    model = model_new(chosen, key, device, dtype, error);
+    model = model_new(chosen, key, device, dtype, tf32, error);
     if (model)
       g_hash_table_insert(models, model->key, model);
   }
   g_mutex_unlock(&models_lock);
   return model;
+}
+
+OsrModel *
+osr_model_get(const char *path, OsrDevice *device, GError **error)
+{
+  g_return_val_if_fail(device != NULL, NULL);
+
+  return get_model(path, device, osr_device_get_dtype(device), FALSE, error);
+}
+
+OsrModel *
+osr_model_get_as(const char *path, OsrDevice *device, OsrDType dtype, GError **error)
+{
+  g_return_val_if_fail(device != NULL, NULL);
+
+  return get_model(path, device, dtype, FALSE, error);
+}
+
+OsrModel *
+osr_model_get_tf32(const char *path, OsrDevice *device, GError **error)
+{
+  g_return_val_if_fail(device != NULL, NULL);
+
+  return get_model(path, device, OSR_DTYPE_F32, TRUE, error);
 }
 
 OsrModel *

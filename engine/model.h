@@ -28,6 +28,9 @@ OSR_API OsrModel *osr_model_get(const char *path, OsrDevice *device, GError **er
  * OSR_ERROR_UNSUPPORTED for a type that the device does not compute in. */
 OSR_API OsrModel *osr_model_get_as(const char *path, OsrDevice *device, OsrDType dtype,
                                    GError **error);
+/* In f32 with the products of the text encoders rounded to TF32 (10 bits of mantissa), where the
+ * device does that; else it is the same as f32. */
+OSR_API OsrModel *osr_model_get_tf32(const char *path, OsrDevice *device, GError **error);
 OSR_API OsrModel *osr_model_ref(OsrModel *model);
 OSR_API void osr_model_unref(OsrModel *model);
 

@@ -159,12 +159,12 @@ osr_condition_frames(OsrCondition condition, guint latent_frames, guint *head, g
   }
 }
 
-/* The reference of the last frames. One picture at both ends of a loop needs no second. */
+/* The reference of the last frames: of pictures the last. One picture at both ends of a loop needs
+ * no second. */
 static OsrTensor *
 tail_reference(const OsrSamplerInput *input)
 {
-  return input->condition == OSR_CONDITION_I2V_LOOP && input->ref[1] ? input->ref[1]
-                                                                     : input->ref[0];
+  return !is_v2v(input->condition) && input->ref[1] ? input->ref[1] : input->ref[0];
 }
 
 static gboolean

@@ -17,6 +17,7 @@ struct _OsrT5 {
   OsrT5Config config;
   OsrDevice *device;
   OsrDType dtype;
+  gboolean tf32;
   OsrTensor *table; /* [vocab, D] */
   Layer *layers;
   OsrTensor *final_norm;
@@ -107,6 +108,7 @@ osr_t5_load(const OsrT5Config *config, OsrLoader *loader, GError **error)
   t5->config = *config;
   t5->device = osr_device_ref(loader->device);
   t5->dtype = loader->dtype;
+  t5->tf32 = loader->tf32;
   t5->layers = g_new0(Layer, config->num_layers);
 
   /* Files that store shared tensors once keep either name. */
@@ -305,6 +307,7 @@ osr_t5_encode(OsrT5 *t5, const gint32 *ids, guint n_ids, GCancellable *cancellab
   g_autoptr(OsrTensor) x = NULL, norm = NULL, qkv = NULL, o = NULL, wide = NULL, f = NULL;
   g_autoptr(OsrTensor) device_ids = NULL;
 
+  p.run.tf32 = t5->tf32;
   if (!check_ids(c, ids, n_ids, error) || !prepare_bias(t5, n_ids, error))
     return NULL;
   device_ids = osr_tensor_new_from_host(t5->device, OSR_DTYPE_I32, 1, &length, ids, error);

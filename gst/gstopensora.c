@@ -233,8 +233,20 @@ check_files(const OsrModelDir *dir, GstOpenSoraFiles files, GError **error)
   return TRUE;
 }
 
-gboolean
-gst_opensora_model_open(GstOpenSoraModel *self, GstElement *element, GstOpenSoraFiles files)
+/* @dtype: an OsrDType, or GST_OPENSORA_DTYPE_AUTO. */
+static OsrModel *
+get_model(const char *location, OsrDevice *device, gint dtype, gboolean tf32, GError **error)
+{
+  if (tf32)
+    return osr_model_get_tf32(location, device, error);
+  if (dtype == GST_OPENSORA_DTYPE_AUTO)
+    return osr_model_get(location, device, error);
+  return osr_model_get_as(location, device, (OsrDType) dtype, error);
+}
+
+static gboolean
+open_model(GstOpenSoraModel *self, GstElement *element, GstOpenSoraFiles files, gint dtype,
+           gboolean tf32)
 {
   g_autoptr(OsrDevice) device = NULL;
   g_autofree char *location = NULL;
@@ -242,10 +254,8 @@ gst_opensora_model_open(GstOpenSoraModel *self, GstElement *element, GstOpenSora
   g_autoptr(OsrModel) model = NULL;
   GError *error = NULL;
   guint64 limit;
-  gint dtype;
 
   GST_OBJECT_LOCK(element);
-  dtype = self->dtype;
   limit = self->memory_limit;
   location = g_strdup(self->location);
   name = g_strdup(self->device);
@@ -254,9 +264,7 @@ gst_opensora_model_open(GstOpenSoraModel *self, GstElement *element, GstOpenSora
   gst_opensora_model_close(self, element);
   device = osr_device_get(name, &error);
   if (device)
-    model = osr_model_get_as(
-        location, device,
-        dtype == GST_OPENSORA_DTYPE_AUTO ? osr_device_get_dtype(device) : (OsrDType) dtype, &error);
+    model = get_model(location, device, dtype, tf32, &error);
   if (!model || !check_files(osr_model_get_dir(model), files, &error)) {
     gst_opensora_post_error(element, error);
     return FALSE;
@@ -265,11 +273,29 @@ gst_opensora_model_open(GstOpenSoraModel *self, GstElement *element, GstOpenSora
     osr_pool_set_limit(osr_device_get_pool(device), limit);
   GST_INFO_OBJECT(element, "model %s (%s) on %s in %s", osr_model_get_dir(model)->name,
                   osr_model_get_dir(model)->path, osr_device_get_name(device),
-                  osr_dtype_name(osr_model_get_dtype(model)));
+                  tf32 ? "TF32" : osr_dtype_name(osr_model_get_dtype(model)));
   GST_OBJECT_LOCK(element);
   self->model = g_steal_pointer(&model);
   GST_OBJECT_UNLOCK(element);
   return TRUE;
+}
+
+gboolean
+gst_opensora_model_open(GstOpenSoraModel *self, GstElement *element, GstOpenSoraFiles files)
+{
+  gint dtype;
+
+  GST_OBJECT_LOCK(element);
+  dtype = self->dtype;
+  GST_OBJECT_UNLOCK(element);
+  return open_model(self, element, files, dtype, FALSE);
+}
+
+gboolean
+gst_opensora_model_open_as(GstOpenSoraModel *self, GstElement *element, GstOpenSoraFiles files,
+                           OsrDType dtype, gboolean tf32)
+{
+  return open_model(self, element, files, (gint) dtype, tf32);
 }
 
 void

@@ -102,6 +102,10 @@ gboolean gst_opensora_model_get_property(GstOpenSoraModel *self, GstElement *ele
  * minutes is done. No weights are read. Posts the element error on failure. */
 gboolean gst_opensora_model_open(GstOpenSoraModel *self, GstElement *element,
                                  GstOpenSoraFiles files);
+/* The same with @dtype (never "auto") in place of the property's; @tf32: see
+ * osr_model_get_tf32(). */
+gboolean gst_opensora_model_open_as(GstOpenSoraModel *self, GstElement *element,
+                                    GstOpenSoraFiles files, OsrDType dtype, gboolean tf32);
 /* Drops the reference in stop(). */
 void gst_opensora_model_close(GstOpenSoraModel *self, GstElement *element);
 /* The open model, NULL while stopped: for queries, which come from any thread and may meet

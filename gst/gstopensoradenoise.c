@@ -441,11 +441,11 @@ add_clip_meta(GstOpenSoraDenoise *self, GstBuffer *output, const Job *job,
 }
 
 static gboolean
-get_text(GstBuffer *input, OsrDevice *device, OsrTensor **text[4], GError **error)
+get_text(GstBuffer *input, OsrModel *model, OsrTensor **text[4], GError **error)
 {
   for (guint i = 0; i < 4; i++) {
-    *text[i] =
-        gst_opensora_buffer_get_tensor(input, i, device, osr_device_get_dtype(device), error);
+    *text[i] = gst_opensora_buffer_get_tensor(input, i, osr_model_get_device(model),
+                                              osr_model_get_dtype(model), error);
     if (!*text[i])
       return FALSE;
   }
@@ -498,7 +498,7 @@ denoise(GstOpenSoraDenoise *self, Job *job, GstFlowReturn *ret)
   gst_opensora_progress_start(&progress, GST_ELEMENT(self), device, "denoise",
                               job->extension ? "Denoising an extension" : "Denoising",
                               clip ? gst_structure_get_string(clip, "prompt") : NULL, number);
-  if (get_text(job->input, device, text, &error) &&
+  if (get_text(job->input, model, text, &error) &&
       get_references(self, job, condition, &params, &refs, &error))
     mmdit = osr_model_get_mmdit(model, job->cancellable, &error);
   if (mmdit) {

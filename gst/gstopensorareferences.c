@@ -112,8 +112,7 @@ compare_pads(gconstpointer a, gconstpointer b)
 }
 
 static gboolean
-collect_from_pads(GstOpenSoraReferences *self, GstElement *element, OsrDevice *device,
-                  GError **error)
+collect_from_pads(GstOpenSoraReferences *self, GstElement *element, OsrModel *model, GError **error)
 {
   g_autoptr(GPtrArray) pads = g_ptr_array_new_with_free_func(gst_object_unref);
 
@@ -129,8 +128,8 @@ collect_from_pads(GstOpenSoraReferences *self, GstElement *element, OsrDevice *d
 
     if (!buffer)
       continue;
-    self->latent[self->n] =
-        gst_opensora_buffer_get_tensor(buffer, 0, device, osr_device_get_dtype(device), error);
+    self->latent[self->n] = gst_opensora_buffer_get_tensor(buffer, 0, osr_model_get_device(model),
+                                                           osr_model_get_dtype(model), error);
     if (!self->latent[self->n])
       return FALSE;
     self->n++;
@@ -151,16 +150,27 @@ lead_in(guint latents, guint clip)
   return latents >= SHORT_VIDEO && clip > SHORT_VIDEO ? SHORT_VIDEO : 1;
 }
 
-/* Latent frames of a file that are of use; with "auto" as many as a video may need, and one
- * more than a picture has, to know it for a video. */
+/* Latent frames of video that a condition takes; 1: a picture. */
 static guint
-wanted_latents(gint condition, guint n_files, guint clip)
+needed_latents(gint condition)
 {
-  if (condition >= OSR_CONDITION_V2V_HEAD)
+  switch (condition) {
+  case OSR_CONDITION_V2V_HEAD:
+  case OSR_CONDITION_V2V_TAIL:
+    return SHORT_VIDEO;
+  case OSR_CONDITION_V2V_HEAD_EASY:
+  case OSR_CONDITION_V2V_TAIL_EASY:
     return LONG_VIDEO;
-  if (condition != GST_OPENSORA_CONDITION_AUTO || n_files > 1)
+  default:
     return 1;
-  return MAX(lead_in(LONG_VIDEO, clip), 2);
+  }
+}
+
+static gboolean
+is_tail(gint condition)
+{
+  return condition == OSR_CONDITION_I2V_TAIL || condition == OSR_CONDITION_V2V_TAIL ||
+         condition == OSR_CONDITION_V2V_TAIL_EASY;
 }
 
 static void
@@ -174,56 +184,116 @@ warn_of_first_frame(GstElement *element, guint ratio)
       (NULL));
 }
 
-/* The latent of the picture or video at @location. */
+typedef struct {
+  GstElement *element;
+  OsrModel *model;
+  gint condition;
+  guint clip; /* its latent frames */
+  const OsrSamplingParams *params;
+} Files;
+
+/* The video at @location, as much of it as is of use: its first frames or, with @last, its last
+ * ones. With @alone and "auto" that is as many as a clip may go on after, and one latent frame
+ * more than a picture has, to know it for a video. */
 static OsrTensor *
-load_latent(const char *location, GstElement *element, OsrModel *model, gint condition,
-            guint n_files, guint clip, const OsrSamplingParams *params, GCancellable *cancellable,
-            GError **error)
+load_video(const Files *files, const char *location, gboolean alone, gboolean last,
+           GCancellable *cancellable, GError **error)
 {
-  const guint ratio = osr_model_get_dir(model)->vae.time_compression_ratio;
-  const guint most = wanted_latents(condition, n_files, clip);
-  OsrVae *vae = osr_model_get_vae_encoder(model, cancellable, error);
+  const guint ratio = osr_model_get_dir(files->model)->vae.time_compression_ratio;
+  const gboolean open = alone && files->condition == GST_OPENSORA_CONDITION_AUTO;
+  const guint needed = needed_latents(files->condition);
+  const guint most = open ? MAX(lead_in(LONG_VIDEO, files->clip), 2) : needed;
+  OsrTensor *video =
+      gst_opensora_video_load(location, files->params->width, files->params->height,
+                              (most - 1) * ratio + 1, last, files->model, cancellable, error);
+
+  if (video && (video->dims[0] - 1) / ratio + 1 < needed) {
+    g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
+                "the reference \"%s\" has %" G_GINT64_FORMAT
+                " frames, the condition \"%s\" needs %u",
+                location, video->dims[0], gst_opensora_condition_nick(files->condition),
+                (needed - 1) * ratio + 1);
+    g_clear_pointer(&video, osr_tensor_unref);
+  }
+  return video;
+}
+
+/* The latent of that. */
+static OsrTensor *
+load_latent(const Files *files, const char *location, gboolean alone, gboolean last,
+            GCancellable *cancellable, GError **error)
+{
+  const guint ratio = osr_model_get_dir(files->model)->vae.time_compression_ratio;
+  OsrVae *vae = osr_model_get_vae_encoder(files->model, cancellable, error);
   g_autoptr(OsrTensor) video = NULL;
   g_autoptr(OsrTensor) used = NULL;
   guint latents;
 
   if (!vae)
     return NULL;
-  video = gst_opensora_video_load(location, params->width, params->height, (most - 1) * ratio + 1,
-                                  osr_model_get_device(model), cancellable, error);
+  video = load_video(files, location, alone, last, cancellable, error);
   if (!video)
     return NULL;
   latents = ((guint) video->dims[0] - 1) / ratio + 1;
-  if (condition == GST_OPENSORA_CONDITION_AUTO) {
-    latents = lead_in(latents, clip);
+  if (files->condition == GST_OPENSORA_CONDITION_AUTO) {
+    latents = lead_in(latents, files->clip);
     if (latents == 1 && video->dims[0] > 1)
-      warn_of_first_frame(element, ratio);
+      warn_of_first_frame(files->element, ratio);
   }
   used = osr_tensor_view(
       video, 0, 4, (gint64[]){ (latents - 1) * ratio + 1, video->dims[1], video->dims[2], 3 });
   return osr_vae_encode(vae, used, OSR_VAE_TILING_OFF, NULL, NULL, cancellable, error);
 }
 
-static gboolean
-collect_from_files(GstOpenSoraReferences *self, GstElement *element, OsrModel *model,
-                   gint condition, const char *locations, guint clip,
-                   const OsrSamplingParams *params, GCancellable *cancellable, GError **error)
+/* The names in @locations, one or more; NULL with @error if there are too many. */
+static GPtrArray *
+split_locations(const char *locations, GError **error)
 {
-  g_auto(GStrv) list = g_strsplit(locations, ";", GST_OPENSORA_MAX_REFERENCES);
-  guint n_files = 0;
+  g_autoptr(GPtrArray) names = g_ptr_array_new_with_free_func(g_free);
+  g_auto(GStrv) list = g_strsplit(locations, ";", -1);
 
   for (guint i = 0; list[i]; i++)
-    n_files += *g_strstrip(list[i]) != '\0';
-  for (guint i = 0; list[i]; i++) {
-    if (!*list[i])
-      continue;
-    self->latent[self->n] =
-        load_latent(list[i], element, model, condition, n_files, clip, params, cancellable, error);
-    if (!self->latent[self->n])
-      return FALSE;
-    self->n++;
+    if (*g_strstrip(list[i]))
+      g_ptr_array_add(names, g_strdup(list[i]));
+  if (names->len > GST_OPENSORA_MAX_REFERENCES) {
+    g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
+                "\"%s\" names %u references: no condition takes more than %d", locations,
+                names->len, GST_OPENSORA_MAX_REFERENCES);
+    return NULL;
   }
-  return TRUE;
+  return g_steal_pointer(&names);
+}
+
+static gboolean
+add_latent(GstOpenSoraReferences *self, OsrTensor *latent)
+{
+  if (latent)
+    self->latent[self->n++] = latent;
+  return latent != NULL;
+}
+
+/* What begins the clip is in the first file; the picture that ends it is the last frame of the last
+ * one, and a video that ends it the end of the first. */
+static gboolean
+collect_from_files(GstOpenSoraReferences *self, const Files *files, const char *locations,
+                   GCancellable *cancellable, GError **error)
+{
+  g_autoptr(GPtrArray) names = split_locations(locations, error);
+  const char *first, *last;
+  gboolean head, tail, alone;
+
+  if (!names)
+    return FALSE;
+  if (names->len == 0)
+    return TRUE;
+  alone = names->len == 1;
+  head = !is_tail(files->condition);
+  tail = !head || files->condition == OSR_CONDITION_I2V_LOOP ||
+         (files->condition == GST_OPENSORA_CONDITION_AUTO && !alone);
+  first = g_ptr_array_index(names, 0);
+  last = g_ptr_array_index(names, needed_latents(files->condition) == 1 ? names->len - 1 : 0);
+  return (!head || add_latent(self, load_latent(files, first, alone, FALSE, cancellable, error))) &&
+         (!tail || add_latent(self, load_latent(files, last, alone, TRUE, cancellable, error)));
 }
 
 /* Both */
@@ -257,11 +327,16 @@ gst_opensora_references_collect(GstOpenSoraReferences *self, GstElement *element
   *self = (GstOpenSoraReferences){ .condition = OSR_CONDITION_T2V };
   if (condition == OSR_CONDITION_T2V)
     return TRUE;
-  if (!collect_from_pads(self, element, osr_model_get_device(model), error))
+  if (!collect_from_pads(self, element, model, error))
     return FALSE;
   if (self->n == 0 && locations &&
-      !collect_from_files(self, element, model, condition, locations, clip, params, cancellable,
-                          error))
+      !collect_from_files(self,
+                          &(Files){ .element = element,
+                                    .model = model,
+                                    .condition = condition,
+                                    .clip = clip,
+                                    .params = params },
+                          locations, cancellable, error))
     return FALSE;
   if (condition == GST_OPENSORA_CONDITION_AUTO) {
     self->condition = choose_condition(self, clip);
@@ -319,7 +394,7 @@ choose_tiling(OsrModel *model, const OsrTensor *latent)
                                          (guint) latent->dims[1], (guint) latent->dims[2]);
   guint64 available;
 
-  needed = needed / sizeof(float) * osr_dtype_size(osr_device_get_dtype(device));
+  needed = needed / sizeof(float) * osr_dtype_size(osr_model_get_dtype(model));
   return gst_opensora_get_available_memory(device, &available) && needed > available
              ? OSR_VAE_TILING_SPATIAL | OSR_VAE_TILING_TEMPORAL
              : OSR_VAE_TILING_OFF;

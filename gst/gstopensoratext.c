@@ -10,6 +10,25 @@
 #define DEFAULT_MOTION_SCORE (-1)
 #define DEFAULT_DECORATE TRUE
 
+#define GST_TYPE_OPENSORA_TEXT_DTYPE (gst_opensora_text_dtype_get_type())
+static GType
+gst_opensora_text_dtype_get_type(void)
+{
+  static GType type;
+  static const GEnumValue values[] = {
+    { GST_OPENSORA_TEXT_DTYPE_AUTO, "As dtype says", "auto" },
+    { GST_OPENSORA_TEXT_DTYPE_F32, "32-bit floats", "f32" },
+    { GST_OPENSORA_TEXT_DTYPE_TF32,
+      "32-bit floats, multiplied with 10 bits of mantissa where the device does that", "tf32" },
+    { GST_OPENSORA_TEXT_DTYPE_BF16, "16-bit floats with 8 bits of exponent", "bf16" },
+    { 0, NULL, NULL },
+  };
+
+  if (g_once_init_enter(&type))
+    g_once_init_leave(&type, g_enum_register_static("GstOpenSoraTextDType", values));
+  return type;
+}
+
 void
 gst_opensora_text_init(GstOpenSoraText *self)
 {
@@ -18,6 +37,7 @@ gst_opensora_text_init(GstOpenSoraText *self)
   self->num_samples = DEFAULT_NUM_SAMPLES;
   self->motion_score = DEFAULT_MOTION_SCORE;
   self->decorate = DEFAULT_DECORATE;
+  self->dtype = GST_OPENSORA_TEXT_DTYPE_AUTO;
 }
 
 void
@@ -58,6 +78,13 @@ gst_opensora_text_install_properties(GObjectClass *klass, guint first_id)
                            "Complete prompts as the model was trained: full stop, frame rate, "
                            "motion score",
                            DEFAULT_DECORATE, flags));
+  g_object_class_install_property(
+      klass, first_id + GST_OPENSORA_TEXT_PROP_TEXT_DTYPE,
+      g_param_spec_enum("text-dtype", "Text data type",
+                        "What the text encoders' weights are kept and computed in",
+                        GST_TYPE_OPENSORA_TEXT_DTYPE, GST_OPENSORA_TEXT_DTYPE_AUTO,
+                        G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | GST_PARAM_MUTABLE_READY));
+  gst_type_mark_as_plugin_api(GST_TYPE_OPENSORA_TEXT_DTYPE, 0);
 }
 
 gboolean
@@ -83,6 +110,9 @@ gst_opensora_text_set_property(GstOpenSoraText *self, GstElement *element, guint
     break;
   case GST_OPENSORA_TEXT_PROP_DECORATE:
     self->decorate = g_value_get_boolean(value);
+    break;
+  case GST_OPENSORA_TEXT_PROP_TEXT_DTYPE:
+    self->dtype = g_value_get_enum(value);
     break;
   default:
     known = FALSE;
@@ -113,11 +143,30 @@ gst_opensora_text_get_property(GstOpenSoraText *self, GstElement *element, guint
   case GST_OPENSORA_TEXT_PROP_DECORATE:
     g_value_set_boolean(value, self->decorate);
     break;
+  case GST_OPENSORA_TEXT_PROP_TEXT_DTYPE:
+    g_value_set_enum(value, self->dtype);
+    break;
   default:
     known = FALSE;
   }
   GST_OBJECT_UNLOCK(element);
   return known;
+}
+
+gboolean
+gst_opensora_text_open(GstOpenSoraText *self, GstElement *element, GstOpenSoraModel *model)
+{
+  GstOpenSoraTextDType dtype;
+
+  GST_OBJECT_LOCK(element);
+  dtype = self->dtype;
+  GST_OBJECT_UNLOCK(element);
+  if (dtype == GST_OPENSORA_TEXT_DTYPE_AUTO)
+    return gst_opensora_model_open(model, element, GST_OPENSORA_TEXT_FILES);
+  return gst_opensora_model_open_as(model, element, GST_OPENSORA_TEXT_FILES,
+                                    dtype == GST_OPENSORA_TEXT_DTYPE_BF16 ? OSR_DTYPE_BF16
+                                                                          : OSR_DTYPE_F32,
+                                    dtype == GST_OPENSORA_TEXT_DTYPE_TF32);
 }
 
 /* Encodes one text as the model wants it; a text that does not fit is cut with a warning. */

@@ -6,12 +6,20 @@
 
 G_BEGIN_DECLS
 
+/* What the text encoders compute in. */
+typedef enum {
+  GST_OPENSORA_TEXT_DTYPE_AUTO, /* as the property "dtype" says */
+  GST_OPENSORA_TEXT_DTYPE_F32,
+  GST_OPENSORA_TEXT_DTYPE_TF32,
+  GST_OPENSORA_TEXT_DTYPE_BF16,
+} GstOpenSoraTextDType;
+
 /**
  * GstOpenSoraText:
  *
  * What opensoratextsrc and opensoratextenc have in common: the properties negative-prompt,
- * seed, num-samples, motion-score and decorate, and the encoding of a prompt. Embedded in
- * the element; guarded by the element's object lock.
+ * seed, num-samples, motion-score, decorate and text-dtype, and the encoding of a prompt. Embedded
+ * in the element; guarded by the element's object lock.
  */
 typedef struct {
   char *negative_prompt;
@@ -19,6 +27,7 @@ typedef struct {
   guint num_samples;
   gint motion_score; /* < 0: the model's own, 0: none */
   gboolean decorate;
+  GstOpenSoraTextDType dtype;
 } GstOpenSoraText;
 
 enum {
@@ -27,6 +36,7 @@ enum {
   GST_OPENSORA_TEXT_PROP_NUM_SAMPLES,
   GST_OPENSORA_TEXT_PROP_MOTION_SCORE,
   GST_OPENSORA_TEXT_PROP_DECORATE,
+  GST_OPENSORA_TEXT_PROP_TEXT_DTYPE,
   GST_OPENSORA_TEXT_N_PROPS
 };
 
@@ -39,6 +49,10 @@ gboolean gst_opensora_text_set_property(GstOpenSoraText *self, GstElement *eleme
                                         const GValue *value);
 gboolean gst_opensora_text_get_property(GstOpenSoraText *self, GstElement *element, guint id,
                                         GValue *value);
+
+/* gst_opensora_model_open() for the text encoders, in the type that is wanted. */
+gboolean gst_opensora_text_open(GstOpenSoraText *self, GstElement *element,
+                                GstOpenSoraModel *model);
 
 /* One prompt to be encoded. */
 typedef struct {

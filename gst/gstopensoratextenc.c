@@ -88,7 +88,7 @@ gst_opensora_text_enc_start(GstBaseTransform *trans)
 {
   GstOpenSoraTextEnc *self = GST_OPENSORA_TEXT_ENC(trans);
 
-  if (!gst_opensora_model_open(&self->model, GST_ELEMENT(self), GST_OPENSORA_TEXT_FILES))
+  if (!gst_opensora_text_open(&self->text, GST_ELEMENT(self), &self->model))
     return FALSE;
   self->next_sample = self->next_clip = 0;
   self->fps_n = (gint) osr_model_get_dir(self->model.model)->fps;

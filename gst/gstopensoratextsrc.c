@@ -156,7 +156,7 @@ gst_opensora_text_src_start(GstBaseSrc *src)
     prompts = g_ptr_array_new_with_free_func((GDestroyNotify) osr_prompt_free);
     g_ptr_array_add(prompts, only);
   }
-  if (!gst_opensora_model_open(&self->model, GST_ELEMENT(self), GST_OPENSORA_TEXT_FILES)) {
+  if (!gst_opensora_text_open(&self->text, GST_ELEMENT(self), &self->model)) {
     g_ptr_array_unref(prompts);
     return FALSE;
   }

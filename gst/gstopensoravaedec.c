@@ -304,7 +304,7 @@ check_memory(GstOpenSoraVaeDec *self, GstCaps *caps)
     return FALSE;
   }
   /* The engine counts in f32. */
-  needed = needed / sizeof(float) * osr_dtype_size(osr_device_get_dtype(device));
+  needed = needed / sizeof(float) * osr_dtype_size(osr_model_get_dtype(self->model.model));
   if (!gst_opensora_get_free_memory(device, &free_bytes))
     return TRUE;
   osr_pool_get_stats(osr_device_get_pool(device), &stats);
@@ -491,7 +491,8 @@ gst_opensora_vae_dec_submit(GstBaseTransform *trans, gboolean is_discont, GstBuf
   cancellable = gst_opensora_interrupt_begin(&self->interrupt);
   vae = osr_model_get_vae_decoder(self->model.model, cancellable, &error);
   if (vae)
-    latent = gst_opensora_buffer_get_tensor(input, 0, device, osr_device_get_dtype(device), &error);
+    latent = gst_opensora_buffer_get_tensor(input, 0, device,
+                                            osr_model_get_dtype(self->model.model), &error);
   if (latent)
     self->video =
         osr_vae_decode(vae, latent, tiling, on_decode_progress, &decode, cancellable, &error);

@@ -382,8 +382,8 @@ gst_opensora_vae_enc_submit(GstBaseTransform *trans, gboolean is_discont, GstBuf
     GST_OBJECT_LOCK(self);
     num_frames = self->num_frames;
     GST_OBJECT_UNLOCK(self);
-    self->video = osr_tensor_make(device, osr_device_get_dtype(device), &error, (int) num_frames,
-                                  (int) self->height, (int) self->width, 3, -1);
+    self->video = osr_tensor_make(device, osr_model_get_dtype(self->model.model), &error,
+                                  (int) num_frames, (int) self->height, (int) self->width, 3, -1);
     self->n_frames = 0;
     self->pts = GST_BUFFER_PTS(input);
   }

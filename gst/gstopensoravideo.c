@@ -223,11 +223,11 @@ loader_add(Loader *self, GstSample *sample, GError **error)
 }
 
 static OsrTensor *
-loader_finish(Loader *self, OsrDevice *device, GError **error)
+loader_finish(Loader *self, OsrModel *model, GError **error)
 {
   g_autoptr(OsrTensor) video =
-      osr_tensor_make(device, osr_device_get_dtype(device), error, (int) self->frames->len,
-                      (int) self->height, (int) self->width, 3, -1);
+      osr_tensor_make(osr_model_get_device(model), osr_model_get_dtype(model), error,
+                      (int) self->frames->len, (int) self->height, (int) self->width, 3, -1);
 
   for (guint i = 0; video && i < self->frames->len; i++)
     if (!set_frame(video, i, &self->scaler->info, g_ptr_array_index(self->frames, i), error))
@@ -287,7 +287,7 @@ on_no_more_pads(GstElement *decoder, gpointer convert)
 
 OsrTensor *
 gst_opensora_video_load(const char *location, guint width, guint height, guint max_frames,
-                        OsrDevice *device, GCancellable *cancellable, GError **error)
+                        gboolean last, OsrModel *model, GCancellable *cancellable, GError **error)
 {
   g_auto(Loader) loader = {
     .width = width,
@@ -324,7 +324,7 @@ gst_opensora_video_load(const char *location, guint width, guint height, guint m
   g_signal_connect_object(decoder, "no-more-pads", G_CALLBACK(on_no_more_pads), convert, 0);
 
   gst_element_set_state(pipeline, GST_STATE_PLAYING);
-  while (loader.frames->len < max_frames && !failed) {
+  while ((last || loader.frames->len < max_frames) && !failed) {
     g_autoptr(GstSample) sample = gst_app_sink_try_pull_sample(GST_APP_SINK(sink), POLL_INTERVAL);
 
     failed = g_cancellable_set_error_if_cancelled(cancellable, error) ||
@@ -333,6 +333,8 @@ gst_opensora_video_load(const char *location, guint width, guint height, guint m
       break;
     if (sample)
       failed = !loader_add(&loader, sample, error);
+    if (loader.frames->len > max_frames)
+      g_ptr_array_remove_index(loader.frames, 0);
   }
   gst_element_set_state(pipeline, GST_STATE_NULL);
 
@@ -343,5 +345,5 @@ gst_opensora_video_load(const char *location, guint width, guint height, guint m
                 "the reference \"%s\" has no picture in it", location);
     return NULL;
   }
-  return loader_finish(&loader, device, error);
+  return loader_finish(&loader, model, error);
 }

@@ -115,6 +115,7 @@ typedef struct OsrLinear {
   int64_t residual_ld, residual_batch;
   void *y;
   int64_t y_ld, y_batch;
+  bool tf32; /* f32: x and w may be rounded to 10 bits of mantissa for the product */
 } OsrLinear;
 
 /* y[j] = act(x[j]) * x[n + j] for j < n, x [m, 2n]: the gated feed-forward of T5 v1.1. */

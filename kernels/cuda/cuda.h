@@ -169,6 +169,7 @@ typedef struct OsrCudaGemm {
   int64_t bias_batch;
   const float *alpha; /* [n], a factor a column of y, or NULL (= 1) */
   int64_t alpha_batch;
+  bool tf32; /* f32 products on tensor cores */
   bool gelu; /* tanh form, bf16 only: cuBLASLt's own is not exact enough for f32 */
   const void *residual;
   int64_t residual_ld, residual_batch;

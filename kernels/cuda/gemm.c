@@ -111,7 +111,7 @@ make_key(const OsrCuda *cuda, const OsrCudaGemm *g)
 {
   GemmKey key = {
     .dtype = g->dtype,
-    .tf32 = cuda->tf32 && g->dtype == OSR_DTYPE_F32,
+    .tf32 = (cuda->tf32 || g->tf32) && g->dtype == OSR_DTYPE_F32,
     .gelu = g->gelu,
     .bias = g->bias != NULL,
     .alpha = g->alpha != NULL,

@@ -419,6 +419,7 @@ bare_gemm(const OsrLinear *p, void *y, int64_t y_ld, int64_t y_batch)
   OsrCudaGemm g = {};
 
   g.dtype = p->dtype;
+  g.tf32 = p->tf32;
   g.batch = p->batch;
   g.m = p->m;
   g.n = p->n;

@@ -115,6 +115,141 @@ GST_START_TEST(test_video_file)
 }
 GST_END_TEST
 
+/* Latent of frames @first to @first + @n of the video that write_video() writes. */
+static GstBuffer *
+encode_frames(Run *video, guint first, guint n, GstCaps **caps)
+{
+  GstBus *bus;
+  GstHarness *h = harness(&bus, "opensoravaeenc num-frames=%u", n);
+  GstBuffer *latent;
+
+  gst_harness_set_sink_caps_str(h, GST_OPENSORA_LATENT "(" GST_OPENSORA_MEMORY_FEATURE
+                                                       "),width=32,height=32");
+  gst_harness_set_src_caps(h,
+                           gst_caps_ref(gst_sample_get_caps(g_ptr_array_index(video->samples, 0))));
+  for (guint i = first; i < first + n; i++)
+    gst_harness_push(h, gst_buffer_ref(run_buffer(video, i)));
+  latent = gst_harness_pull(h);
+  fail_unless(latent != NULL);
+  g_clear_pointer(caps, gst_caps_unref);
+  *caps = gst_pad_get_current_caps(h->sinkpad);
+  harness_free(h, bus);
+  return latent;
+}
+
+/* The clip with these references on pads. */
+static GstBuffer *
+denoise_with(GPtrArray *latents, GstCaps *caps, const char *condition)
+{
+  GstHarness *refs[2] = { NULL };
+  GstCaps *text_caps;
+  g_autoptr(GPtrArray) texts = make_conditioning(1, &text_caps);
+  GstBuffer *clip;
+  GstBus *bus;
+  GstHarness *h = harness(&bus, DENOISE "num-frames=73 condition=%s", condition);
+
+  gst_harness_set_src_caps(h, text_caps);
+  for (guint i = 0; i < latents->len; i++) {
+    refs[i] = gst_harness_new_with_element(h->element, "reference_%u", NULL);
+    gst_harness_set_src_caps(refs[i], gst_caps_ref(caps));
+    gst_harness_push(refs[i], gst_buffer_ref(g_ptr_array_index(latents, i)));
+  }
+  gst_harness_push(h, gst_buffer_ref(g_ptr_array_index(texts, 0)));
+  clip = gst_harness_pull(h);
+  fail_unless(clip != NULL, "%s", condition);
+  for (guint i = 0; i < latents->len; i++)
+    gst_harness_teardown(refs[i]);
+  harness_free(h, bus);
+  return clip;
+}
+
+#define VIDEO_FRAMES 70
+
+/* Which frames of a video a condition takes: what begins a clip from its start, what ends one from
+ * its end. */
+GST_START_TEST(test_conditions)
+{
+  static const struct {
+    const char *condition;
+    guint head, tail;
+  } cases[] = { { "i2v-head", 1, 0 },      { "i2v-tail", 0, 1 },  { "i2v-loop", 1, 1 },
+                { "v2v-head", 33, 0 },     { "v2v-tail", 0, 33 }, { "v2v-head-easy", 65, 0 },
+                { "v2v-tail-easy", 0, 65 } };
+  g_autofree char *avi = write_video("long.avi", VIDEO_FRAMES);
+  g_autoptr(Run) video = run_ok(VIDEO_FRAMES,
+                                "videotestsrc pattern=ball num-buffers=%u ! video/x-raw,"
+                                "format=I420,width=128,height=64 ! videoconvert ! "
+                                "video/x-raw,format=RGB ! appsink name=out",
+                                VIDEO_FRAMES);
+
+  for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
+    g_autoptr(GPtrArray) latents =
+        g_ptr_array_new_with_free_func((GDestroyNotify) gst_buffer_unref);
+    g_autoptr(GstCaps) caps = NULL;
+    g_autoptr(GstBuffer) expected = NULL;
+    g_autoptr(Run) r = run_ok(1,
+                              "opensoratextsrc prompt=\"a red circle\" reference=%s ! " DENOISE
+                              "num-frames=73 condition=%s ! appsink name=out",
+                              avi, cases[i].condition);
+
+    if (cases[i].head)
+      g_ptr_array_add(latents, encode_frames(video, 0, cases[i].head, &caps));
+    if (cases[i].tail)
+      g_ptr_array_add(latents,
+                      encode_frames(video, VIDEO_FRAMES - cases[i].tail, cases[i].tail, &caps));
+    expected = denoise_with(latents, caps, cases[i].condition);
+    assert_equals_string(clip_meta(run_buffer(r, 0))->condition, cases[i].condition);
+    fail_unless(same_tensors(run_buffer(r, 0), expected), "%s", cases[i].condition);
+  }
+}
+GST_END_TEST
+
+/* Of two files, the picture that ends a clip is the last. */
+GST_START_TEST(test_two_files)
+{
+  static const struct {
+    const char *condition;
+    guint same; /* 0, 1: as with this one alone */
+  } cases[] = { { "i2v-head", 0 }, { "i2v-tail", 1 } };
+  g_autofree char *files[2] = { write_png("one.png", "smpte"), write_png("two.png", "red") };
+
+  for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
+    const char *format = "opensoratextsrc prompt=x reference=\"%s%s%s\" ! " DENOISE
+                         "condition=%s ! appsink name=out";
+    g_autoptr(Run) both = run_ok(1, format, files[0], ";", files[1], cases[i].condition);
+    g_autoptr(Run) one = run_ok(1, format, files[cases[i].same], "", "", cases[i].condition);
+
+    assert_same_tensors(run_buffer(both, 0), run_buffer(one, 0));
+  }
+  run_fails(GST_RESOURCE_ERROR, GST_RESOURCE_ERROR_SETTINGS, "names 3 references",
+            "opensoratextsrc prompt=x reference=\"%s;%s;%s\" ! " DENOISE "! appsink name=out",
+            files[0], files[1], files[0]);
+}
+GST_END_TEST
+
+GST_START_TEST(test_too_short)
+{
+  static const struct {
+    const char *condition;
+    guint needed;
+  } cases[] = {
+    { "v2v-head", 33 }, { "v2v-tail", 33 }, { "v2v-head-easy", 65 }, { "v2v-tail-easy", 65 }
+  };
+
+  for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
+    g_autofree char *avi = write_video("short.avi", cases[i].needed - 1);
+    g_autofree char *message =
+        g_strdup_printf("short.avi\" has %u frames, the condition \"%s\" needs %u",
+                        cases[i].needed - 1, cases[i].condition, cases[i].needed);
+
+    run_fails(GST_RESOURCE_ERROR, GST_RESOURCE_ERROR_SETTINGS, message,
+              "opensoratextsrc prompt=x reference=%s ! " DENOISE
+              "num-frames=73 condition=%s ! appsink name=out",
+              avi, cases[i].condition);
+  }
+}
+GST_END_TEST
+
 /* Each row of a prompt file has its own, or none. */
 GST_START_TEST(test_csv)
 {
@@ -155,6 +290,9 @@ make_suite(void)
 
   tcase_add_test(tc, test_file);
   tcase_add_test(tc, test_video_file);
+  tcase_add_test(tc, test_conditions);
+  tcase_add_test(tc, test_two_files);
+  tcase_add_test(tc, test_too_short);
   tcase_add_test(tc, test_csv);
   tcase_add_test(tc, test_bad_files);
   return suite;

@@ -302,6 +302,31 @@ GST_START_TEST(test_short_clip)
 }
 GST_END_TEST
 
+/* A latent has to have the frames that the condition takes. */
+GST_START_TEST(test_short_reference)
+{
+  static const struct {
+    const char *condition, *needed;
+  } cases[] = { { "v2v-head", "[9, 4, 4, 16]" },
+                { "v2v-tail", "[9, 4, 4, 16]" },
+                { "v2v-head-easy", "[17, 4, 4, 16]" },
+                { "v2v-tail-easy", "[17, 4, 4, 16]" } };
+  g_autoptr(GstCaps) caps = NULL;
+  g_autoptr(GPtrArray) refs = make_references(1, SIZE, 9, &caps);
+
+  for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
+    g_autofree char *properties = g_strdup_printf("num-frames=73 condition=%s", cases[i].condition);
+    Fixture f = fixture_new(1, properties);
+    GstHarness *ref = add_references(&f, "reference_0", refs, caps);
+
+    push_text(&f, 0);
+    wait_error(f.bus, GST_RESOURCE_ERROR, GST_RESOURCE_ERROR_READ, cases[i].needed);
+    gst_harness_teardown(ref);
+    fixture_free(&f);
+  }
+}
+GST_END_TEST
+
 /* A condition that needs a reference does not do without. */
 GST_START_TEST(test_no_reference)
 {
@@ -360,6 +385,7 @@ make_suite(void)
   tcase_add_test(tc, test_wait);
   tcase_add_test(tc, test_video);
   tcase_add_test(tc, test_short_clip);
+  tcase_add_test(tc, test_short_reference);
   tcase_add_test(tc, test_no_reference);
   tcase_add_test(tc, test_too_many);
   tcase_add_test(tc, test_size);
