@@ -731,8 +731,15 @@ check_copy2d(OsrOpsContext *ctx, const OsrCopy2d *p)
   return osr_check_copy2d(ctx, p);
 }
 
-OP(linear, OsrLinear, osr_check_linear(ctx, p, F32), p->batch * p->m * 4 + 64, AT(x), AT(w),
-   AT(bias), AT(w_scale), AT(gate), AT(residual), AT(y))
+static OsrResult
+check_linear(OsrOpsContext *ctx, const OsrLinear *p)
+{
+  fake_cuda.n_tf32 += p->tf32;
+  return osr_check_linear(ctx, p, F32);
+}
+
+OP(linear, OsrLinear, check_linear(ctx, p), p->batch * p->m * 4 + 64, AT(x), AT(w), AT(bias),
+   AT(w_scale), AT(gate), AT(residual), AT(y))
 OP(glu, OsrGlu, osr_check_glu(ctx, p, F32), 0, AT(x), AT(y))
 OP(layer_norm, OsrLayerNorm, osr_check_layer_norm(ctx, p, F32), 0, AT(x), AT(weight), AT(bias),
    AT(scale), AT(shift), AT(y))

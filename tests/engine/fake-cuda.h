@@ -18,6 +18,7 @@ typedef struct FakeCuda {
   uint64_t n_enqueued, n_run;      /* calls; those of a graph count each time */
   uint64_t n_recorded, n_launched; /* graphs */
   uint64_t n_waited;               /* waits that had something to wait for */
+  uint64_t n_tf32;                 /* linears that may be rounded */
   /* Attentions that are enqueued and have not run: now and at most. */
   uint64_t attentions_behind, max_attentions_behind;
   uint64_t calls_behind, max_calls_behind; /* likewise, all calls */

@@ -3,6 +3,7 @@
 #include "cases.h"
 #include "fake-control.h"
 #include "layers.h"
+#include "model.h"
 #include "vae.h"
 
 /* Marks, copies and a device that fails */
@@ -436,6 +437,36 @@ test_vae_failure(void)
   g_assert_cmpuint(fake->n_run, ==, 60);
 }
 
+/* Of a model in TF32 the linears of both text encoders say so, of others none. */
+static void
+test_text_tf32(void)
+{
+  g_autofree char *path = osr_model_dir_default_path();
+  g_autoptr(OsrDevice) device = NULL;
+  FakeCuda *fake;
+
+  if (!g_file_test(path, G_FILE_TEST_IS_DIR)) {
+    g_test_skip("there is no model folder");
+    return;
+  }
+  device = case_device("cuda:0");
+  fake = fake_control();
+  for (guint tf32 = 0; tf32 < 2; tf32++) {
+    g_autoptr(GError) error = NULL;
+    g_autoptr(OsrModel) model = tf32 ? osr_model_get_tf32(NULL, device, &error)
+                                     : osr_model_get_as(NULL, device, OSR_DTYPE_F32, &error);
+    g_autoptr(OsrTensor) txt = NULL, vec = NULL;
+    const OsrModelDir *dir;
+
+    g_assert_no_error(error);
+    g_assert_true(osr_model_encode_text(model, "a red cube", &txt, &vec, NULL, NULL, &error));
+    must_synchronize(device);
+    dir = osr_model_get_dir(model);
+    g_assert_cmpuint(fake->n_tf32, ==,
+                     tf32 ? 4 * (dir->t5.num_layers + dir->clip.num_hidden_layers) : 0);
+  }
+}
+
 int
 main(int argc, char **argv)
 {
@@ -447,6 +478,7 @@ main(int argc, char **argv)
   g_test_add_func("/async/lost-device", test_lost_device);
   g_test_add_func("/async/silent-failure", test_silent_failure);
   g_test_add_func("/async/silent-failure/subprocess/alone", test_silent_failure_alone);
+  g_test_add_func("/async/text/tf32", test_text_tf32);
   g_test_add_func("/async/mmdit/pace", test_mmdit_pace);
   g_test_add_func("/async/mmdit/cancel", test_mmdit_cancel);
   g_test_add_func("/async/mmdit/failures", test_mmdit_failures);

@@ -61,7 +61,8 @@ test_shared(void)
   g_autoptr(OsrDevice) cpu = open_device("cpu");
   g_autoptr(OsrDevice) ref = open_device("ref");
   g_autoptr(OsrModel) model = open_model(cpu);
-  g_autoptr(OsrModel) again = NULL, dotted = NULL, linked = NULL, other = NULL, f32 = NULL;
+  g_autoptr(OsrModel) again = NULL, dotted = NULL, linked = NULL, other = NULL, f32 = NULL,
+                      tf32 = NULL;
   g_autoptr(GError) error = NULL;
   g_autofree char *folder = NULL, *link = NULL, *dots = NULL, *path = NULL;
 
@@ -87,6 +88,10 @@ test_shared(void)
   g_assert_true(osr_model_get_device(other) == ref);
   g_assert_cmpstr(osr_model_get_dir(model)->family, ==, "open-sora-v2");
 
+  tf32 = osr_model_get_tf32(path, cpu, &error);
+  g_assert_no_error(error);
+  g_assert_true(tf32 != model);
+  g_assert_cmpint(osr_model_get_dtype(tf32), ==, OSR_DTYPE_F32);
   f32 = osr_model_get_as(path, cpu, OSR_DTYPE_F32, &error);
   g_assert_no_error(error);
   g_assert_true(f32 == model);

@@ -456,6 +456,40 @@ GST_START_TEST(test_again)
 }
 GST_END_TEST
 
+/* On a CPU, f32 is what there is: TF32 is the same there, and bf16 an error that says so. */
+GST_START_TEST(test_dtype)
+{
+  g_autoptr(Run) r = run_ok(1, SRC "device=cpu prompt=x" OUT);
+  g_autoptr(Run) f32 = run_ok(1, SRC "device=cpu prompt=x text-dtype=f32" OUT);
+  g_autoptr(Run) tf32 = run_ok(1, SRC "device=cpu prompt=x text-dtype=tf32" OUT);
+
+  assert_same_tensors(run_buffer(r, 0), run_buffer(f32, 0));
+  assert_same_tensors(run_buffer(r, 0), run_buffer(tf32, 0));
+  run_fails(GST_STREAM_ERROR, GST_STREAM_ERROR_NOT_IMPLEMENTED, "cpu does not compute in BF16",
+            SRC "device=cpu prompt=x text-dtype=bf16" OUT);
+  run_fails(GST_STREAM_ERROR, GST_STREAM_ERROR_NOT_IMPLEMENTED, "cpu does not compute in BF16",
+            "fdsrc ! text/x-raw,format=utf8 ! opensoratextenc device=cpu text-dtype=bf16" OUT);
+}
+GST_END_TEST
+
+/* A prompt is encoded once, and the empty one that all are guided away from is too. */
+GST_START_TEST(test_encoded_once)
+{
+  g_autofree char *path = temp_file("prompts.txt", "a red circle\na blue square\n", -1);
+  g_autoptr(Run) r = run_ok(4, SRC "num-samples=2 location=%s" OUT, path);
+
+  for (guint i = 0; i < 4; i++) {
+    const gboolean same_prompt = i < 2;
+
+    for (guint t = 0; t < 2; t++) {
+      assert_equals_int(tensor_of(run_buffer(r, i), t) == tensor_of(run_buffer(r, 0), t),
+                        same_prompt);
+      fail_unless(tensor_of(run_buffer(r, i), 2 + t) == tensor_of(run_buffer(r, 0), 2 + t));
+    }
+  }
+}
+GST_END_TEST
+
 static Suite *
 make_suite(void)
 {
@@ -482,6 +516,8 @@ make_suite(void)
   tcase_add_test(tc, test_duration);
   tcase_add_test(tc, test_progress);
   tcase_add_test(tc, test_again);
+  tcase_add_test(tc, test_dtype);
+  tcase_add_test(tc, test_encoded_once);
   return suite;
 }
 
