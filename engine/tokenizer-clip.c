@@ -4,12 +4,12 @@
  * bytes are merged pair by pair (R. Sennrich et al., arXiv:1508.07909).
  *
  * Hugging Face's slow CLIPTokenizer cleans text with ftfy where that is installed and with
- * BERT's basic tokenizer where it is not. This is the second way: control characters go,
- * white space becomes spaces, CJK ideographs become words of their own, NFC.
+ * BERT's basic tokenizer where it is not. This is the first way, as upstream requires ftfy.
  */
 #include <string.h>
 
 #include "json-private.h"
+#include "text-clean.h"
 #include "text-private.h"
 #include "tokenizer-private.h"
 
@@ -166,56 +166,37 @@ encode_word(OsrClipTokenizer *self, const char *word, gsize length, GArray *ids)
 
 /* Cleaning */
 
-static gboolean
-is_ideograph(gunichar c)
-{
-  return (c >= 0x4e00 && c <= 0x9fff) || (c >= 0x3400 && c <= 0x4dbf) ||
-         (c >= 0x20000 && c <= 0x2a6df) || (c >= 0x2a700 && c <= 0x2ceaf) ||
-         (c >= 0xf900 && c <= 0xfaff) || (c >= 0x2f800 && c <= 0x2fa1f);
-}
-
+/* White space at the ends goes, any other becomes a space. */
 static char *
 clean_text(const char *text, gsize length)
 {
-  g_autoptr(GString) out = g_string_sized_new(length);
+  g_autofree char *clean = osr_text_clean(text, length);
+  g_autoptr(GString) out = g_string_sized_new(strlen(clean));
+  const char *end = clean + strlen(clean);
 
-  for (const char *p = text; p < text + length; p = g_utf8_next_char(p)) {
-    const gunichar c = g_utf8_get_char(p);
-    switch (g_unichar_type(c)) {
-    case G_UNICODE_CONTROL:
-      if (c == '\t' || c == '\n' || c == '\r')
-        g_string_append_c(out, ' ');
-      break;
-    case G_UNICODE_FORMAT:
-    case G_UNICODE_SURROGATE:
-    case G_UNICODE_PRIVATE_USE:
-    case G_UNICODE_UNASSIGNED:
-      break;
-    case G_UNICODE_SPACE_SEPARATOR:
-    case G_UNICODE_LINE_SEPARATOR:
-    case G_UNICODE_PARAGRAPH_SEPARATOR:
+  end = osr_text_trim_end(clean, end);
+  for (const char *p = osr_text_skip_space(clean, end); p < end;) {
+    const char *next = osr_text_skip_space(p, end);
+
+    if (next > p) {
       g_string_append_c(out, ' ');
-      break;
-    default:
-      if (is_ideograph(c)) {
-        g_string_append_c(out, ' ');
-        g_string_append_unichar(out, c);
-        g_string_append_c(out, ' ');
-      } else if (c != 0xfffd) {
-        g_string_append_unichar(out, c);
-      }
+    } else {
+      next = g_utf8_next_char(p);
+      g_string_append_len(out, p, next - p);
     }
+    p = next;
   }
-  return g_utf8_normalize(out->str, (gssize) out->len, G_NORMALIZE_NFC);
+  return g_string_free(g_steal_pointer(&out), FALSE);
 }
 
-/* Unicode's Case_Ignorable, as far as clean_text() leaves such characters. */
+/* Unicode's Case_Ignorable. */
 static gboolean
 is_case_ignorable(gunichar c)
 {
   switch (g_unichar_type(c)) {
   case G_UNICODE_NON_SPACING_MARK:
   case G_UNICODE_ENCLOSING_MARK:
+  case G_UNICODE_FORMAT:
   case G_UNICODE_MODIFIER_LETTER:
   case G_UNICODE_MODIFIER_SYMBOL:
     return TRUE;
