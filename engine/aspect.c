@@ -10,13 +10,14 @@
 #define N_ASPECT_RATIOS 15
 
 /* Upstream computes nine sizes and then enters each under the turned name, too, over what is
- * there already. So "16:9" has the size of "9:16" turned, which rounds differently. */
+ * there already. So "16:9" has the size of "9:16" turned, which rounds differently, and "1:1" its
+ * own turned. */
 static const struct {
   double width, height;
   gboolean turned;
 } ratios[N_ASPECT_RATIOS] = {
   { 2.39, 1, FALSE }, { 2, 1, FALSE },   { 9, 16, TRUE }, { 1.85, 1, FALSE }, { 16, 9, TRUE },
-  { 5, 8, FALSE },    { 3, 2, FALSE },   { 4, 3, FALSE }, { 1, 1, FALSE },    { 2.39, 1, TRUE },
+  { 5, 8, FALSE },    { 3, 2, FALSE },   { 4, 3, FALSE }, { 1, 1, TRUE },     { 2.39, 1, TRUE },
   { 2, 1, TRUE },     { 1.85, 1, TRUE }, { 5, 8, TRUE },  { 3, 2, TRUE },     { 4, 3, TRUE },
 };
 

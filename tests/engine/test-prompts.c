@@ -423,6 +423,30 @@ test_aspect_table(void)
   }
 }
 
+/* All sizes from 32px and 32p to 2199px and 2199p: FNV-1a over widths and heights as 32-bit
+ * little-endian words, made with upstream's get_image_size(). 1:1 is not always a square: 139p is
+ * 192 x 176. */
+static void
+test_aspect_all(void)
+{
+  guint32 hash = 0x811c9dc5;
+
+  for (guint size = 32; size < 2200; size++) {
+    for (guint unit = 0; unit < 2; unit++) {
+      g_autofree char *resolution = g_strdup_printf("%u%s", size, unit ? "p" : "px");
+
+      for (guint i = 0; i < G_N_ELEMENTS(table_ratios); i++) {
+        guint sides[2];
+
+        g_assert_true(osr_aspect_size(resolution, table_ratios[i], &sides[0], &sides[1], NULL));
+        for (guint byte = 0; byte < 8; byte++)
+          hash = (hash ^ (sides[byte / 4] >> byte % 4 * 8 & 0xff)) * 0x01000193;
+      }
+    }
+  }
+  g_assert_cmphex(hash, ==, 0xbae182a8);
+}
+
 static void
 test_aspect_bad(void)
 {
@@ -463,6 +487,7 @@ main(int argc, char **argv)
   g_test_add_func("/prompts/read", test_read);
   g_test_add_func("/prompts/decorate", test_decorate);
   g_test_add_func("/aspect/table", test_aspect_table);
+  g_test_add_func("/aspect/all", test_aspect_all);
   g_test_add_func("/aspect/bad", test_aspect_bad);
   return g_test_run();
 }
