@@ -10,6 +10,7 @@
 #include "vae-private.h"
 
 #define FAMILY "open-sora-v2"
+#define IMAGE_FAMILY "flux"
 
 #define MEMBER OSR_CONFIG_MEMBER
 #define UINT OSR_CONFIG_UINT
@@ -228,19 +229,25 @@ check_parts(const OsrModelDir *dir, const char *file, GError **error)
   return TRUE;
 }
 
+static gboolean open_own_image(OsrModelDir *dir, const OsrConfigSection *root,
+                               const OsrConfigSection *image, GError **error);
+
 static gboolean
 open_own(OsrModelDir *dir, const char *config_path, JsonObject *object, GError **error)
 {
-  static const char *const known[] = { "family", "name", "mmdit",    "vae",
-                                       "t5",     "clip", "sampling", NULL };
+  static const char *const known[] = { "family", "name",     "mmdit", "vae", "t5",
+                                       "clip",   "sampling", "image", NULL };
   const OsrConfigSection root = { config_path, "", object };
 
   const char *family = osr_config_read_string(&root, "family", NULL, error);
   if (family == NULL)
     return FALSE;
+  if (g_str_equal(family, IMAGE_FAMILY))
+    return open_own_image(dir, &root, &root, error);
   if (!g_str_equal(family, FAMILY)) {
     g_set_error(error, OSR_ERROR, OSR_ERROR_UNSUPPORTED,
-                "%s: family: \"%s\" is not known, \"" FAMILY "\" is", config_path, family);
+                "%s: family: \"%s\" is not known, \"" FAMILY "\" and \"" IMAGE_FAMILY "\" are",
+                config_path, family);
     return FALSE;
   }
   const char *name = osr_config_read_string(&root, "name", dir->name, error);
@@ -272,6 +279,10 @@ open_own(OsrModelDir *dir, const char *config_path, JsonObject *object, GError *
 #define HUB_VAE "hunyuan_vae.safetensors"
 #define HUB_T5 "google/t5-v1_1-xxl"
 #define HUB_CLIP "openai/clip-vit-large-patch14"
+#define HUB_FLUX "flux1-dev.safetensors"
+#define HUB_FLUX_AE "flux1-dev-ae.safetensors"
+/* The same file as its authors name it. */
+#define FLUX_AE "ae.safetensors"
 
 /* Dimensions of tensors. The first failure sticks, and later ones read as 1. */
 typedef struct {
@@ -393,6 +404,15 @@ is_hub_folder(const char *path)
   return FALSE;
 }
 
+/* Of nothing else, that is. */
+static gboolean
+is_image_folder(const char *path)
+{
+  g_autofree char *flux = g_build_filename(path, HUB_FLUX, NULL);
+
+  return is_file(flux);
+}
+
 static gboolean
 open_hub(OsrModelDir *dir, GError **error)
 {
@@ -411,7 +431,200 @@ open_hub(OsrModelDir *dir, GError **error)
          read_clip(dir, clip_config, error) && check_parts(dir, dir->path, error);
 }
 
+/* A model of pictures: FLUX.1-dev */
+
+/* What upstream makes first frames with. */
+static const OsrSamplingParams image_sampling = {
+  .width = 1024,
+  .height = 576,
+  .num_frames = 1,
+  .num_steps = 50,
+  .guidance = 4.0,
+  .guidance_img = 1.0,
+  .shift = TRUE,
+  .seed = 42,
+  .use_graphs = TRUE,
+};
+
+static gboolean
+infer_ae(OsrVaeConfig *c, const char *path, GError **error)
+{
+  g_autoptr(OsrCheckpoint) checkpoint = osr_checkpoint_open(path, error);
+  if (checkpoint == NULL)
+    return FALSE;
+
+  Shapes s = { checkpoint, NULL };
+  GError *reason = NULL;
+  *c = osr_config_flux_ae;
+  c->in_channels = shape_dim(&s, 1, "encoder.conv_in.weight");
+  c->out_channels = shape_dim(&s, 0, "decoder.conv_out.weight");
+  c->latent_channels = shape_dim(&s, 1, "decoder.conv_in.weight");
+  c->layers_per_block = count_tensors(&s, "encoder.down.0.block.", ".conv1.weight");
+  c->n_blocks =
+      MIN(count_tensors(&s, "encoder.down.", ".block.0.conv1.weight"), OSR_VAE_MAX_BLOCKS);
+  c->spatial_compression_ratio = 1u << (MAX(c->n_blocks, 1) - 1);
+  for (guint i = 0; i < c->n_blocks; i++) {
+    g_autofree char *name = g_strdup_printf("encoder.down.%u.block.0.conv1.weight", i);
+    c->block_out_channels[i] = shape_dim(&s, 0, name);
+  }
+  if (s.error) {
+    g_propagate_error(error, s.error);
+    return FALSE;
+  }
+  return osr_vae_config_check(c, &reason) || osr_config_fail_check(path, reason, error);
+}
+
+/* The text encoders, where they are in the folder; else only what they have to give is known. */
+static gboolean
+read_image_text(OsrModelDir *dir, const char *t5, const char *clip, GError **error)
+{
+  g_autofree char *t5_config = g_build_filename(t5, "config.json", NULL);
+  g_autofree char *clip_config = g_build_filename(clip, "config.json", NULL);
+
+  set_t5_folder(dir, t5);
+  set_clip_folder(dir, clip);
+  if (is_file(t5_config) || is_file(clip_config))
+    return check_files(dir, t5_config, clip_config, error) && read_t5(dir, t5_config, error) &&
+           read_clip(dir, clip_config, error);
+  if (!is_file(dir->mmdit_path) || !is_file(dir->vae_path)) {
+    g_set_error(error, OSR_ERROR, OSR_ERROR_NOT_FOUND, "Model folder %s: missing %s", dir->path,
+                (is_file(dir->mmdit_path) ? dir->vae_path : dir->mmdit_path) + strlen(dir->path) +
+                    1);
+    return FALSE;
+  }
+  dir->t5.d_model = dir->mmdit.context_in_dim;
+  dir->clip.hidden_size = dir->mmdit.vec_in_dim;
+  dir->clip.max_position_embeddings = dir->clip_max_length;
+  return TRUE;
+}
+
+static gboolean
+check_image(const OsrModelDir *dir, const char *file, GError **error)
+{
+  if (!dir->mmdit.guidance_embed || dir->mmdit.cond_embed || dir->vae.type != OSR_VAE_FLUX) {
+    g_set_error(error, OSR_ERROR, OSR_ERROR_UNSUPPORTED,
+                "%s: a model of pictures is one like FLUX.1-dev: with guidance as an input "
+                "(guidance_in), without references (cond_in), with an autoencoder_2d",
+                file);
+    return FALSE;
+  }
+  return check_parts(dir, file, error);
+}
+
+static void
+set_image_defaults(OsrModelDir *dir)
+{
+  g_free(dir->family);
+  dir->family = g_strdup(IMAGE_FAMILY);
+  dir->sampling = image_sampling;
+}
+
+/* The text encoders are in @root, the rest in @image: the section "image" or @root itself. */
+static gboolean
+open_own_image(OsrModelDir *dir, const OsrConfigSection *root, const OsrConfigSection *image,
+               GError **error)
+{
+  const char *name = osr_config_read_string(root, "name", dir->name, error);
+  g_autofree char *t5 = NULL, *clip = NULL;
+
+  if (name == NULL)
+    return FALSE;
+  char *new_name = g_strdup(name);
+  g_free(dir->name);
+  dir->name = new_name;
+  set_image_defaults(dir);
+  if (!read_mmdit(dir, image, error) || !read_vae(dir, image, error) ||
+      !read_sampling(dir, image, error))
+    return FALSE;
+  if (json_object_has_member(root->object, "t5")) {
+    t5 = read_text_model(dir, root, "t5", "t5.", t5_max_length_field, error);
+    if (t5 == NULL)
+      return FALSE;
+  }
+  if (json_object_has_member(root->object, "clip")) {
+    clip = read_text_model(dir, root, "clip", "clip.", clip_max_length_field, error);
+    if (clip == NULL)
+      return FALSE;
+  }
+  if (t5 == NULL)
+    t5 = g_build_filename(dir->path, "t5", NULL);
+  if (clip == NULL)
+    clip = g_build_filename(dir->path, "clip", NULL);
+  return read_image_text(dir, t5, clip, error) && check_image(dir, image->file, error);
+}
+
+static gboolean
+open_hub_image(OsrModelDir *dir, GError **error)
+{
+  g_autofree char *t5 = g_build_filename(dir->path, HUB_T5, NULL);
+  g_autofree char *clip = g_build_filename(dir->path, HUB_CLIP, NULL);
+
+  set_image_defaults(dir);
+  dir->mmdit_path = g_build_filename(dir->path, HUB_FLUX, NULL);
+  dir->vae_path = g_build_filename(dir->path, HUB_FLUX_AE, NULL);
+  if (!is_file(dir->vae_path)) {
+    g_autofree char *other = g_build_filename(dir->path, FLUX_AE, NULL);
+    if (is_file(other)) {
+      g_free(dir->vae_path);
+      dir->vae_path = g_steal_pointer(&other);
+    }
+  }
+  if (!is_file(dir->mmdit_path) || !is_file(dir->vae_path)) {
+    g_set_error(error, OSR_ERROR, OSR_ERROR_NOT_FOUND,
+                "Model folder %s: no model of pictures in it: missing %s", dir->path,
+                is_file(dir->mmdit_path) ? HUB_FLUX_AE : HUB_FLUX);
+    return FALSE;
+  }
+  if (!infer_mmdit(&dir->mmdit, dir->mmdit_path, error) ||
+      !infer_ae(&dir->vae, dir->vae_path, error))
+    return FALSE;
+  dir->mmdit.use_liger_rope = FALSE;
+  return read_image_text(dir, t5, clip, error) && check_image(dir, dir->path, error);
+}
+
+/* "image:" was before the folder's name. */
+static gboolean
+fill_image(OsrModelDir *dir, GError **error)
+{
+  g_autofree char *config_path = g_build_filename(dir->path, "config.json", NULL);
+  g_autoptr(JsonObject) config = NULL;
+
+  if (is_file(config_path)) {
+    config = osr_config_read_file(config_path, error);
+    if (config == NULL)
+      return FALSE;
+  }
+  if (config == NULL || !json_object_has_member(config, "family"))
+    return open_hub_image(dir, error);
+
+  const OsrConfigSection root = { config_path, "", config };
+  const char *family = osr_config_read_string(&root, "family", NULL, error);
+  if (family == NULL)
+    return FALSE;
+  if (g_str_equal(family, IMAGE_FAMILY))
+    return open_own(dir, config_path, config, error);
+
+  OsrConfigSection image;
+  g_autofree char *file = g_strconcat(config_path, ": image", NULL);
+  if (!json_object_has_member(config, "image")) {
+    g_set_error(error, OSR_ERROR, OSR_ERROR_NOT_FOUND,
+                "Model folder %s: no model of pictures in it: config.json has no section \"image\"",
+                dir->path);
+    return FALSE;
+  }
+  if (!osr_config_open(&root, "image", "", &image, error))
+    return FALSE;
+  image.file = file;
+  return open_own_image(dir, &root, &image, error);
+}
+
 /* Both */
+
+gboolean
+osr_model_dir_has_text(const OsrModelDir *dir)
+{
+  return dir->t5.num_layers > 0;
+}
 
 char *
 osr_model_dir_default_path(void)
@@ -440,6 +653,8 @@ fill(OsrModelDir *dir, GError **error)
   const gboolean own = config != NULL && json_object_has_member(config, "family");
   if (!own && is_hub_folder(dir->path))
     return open_hub(dir, error);
+  if (!own && is_image_folder(dir->path))
+    return open_hub_image(dir, error);
   if (config != NULL)
     return open_own(dir, config_path, config, error);
   g_set_error(
@@ -453,9 +668,13 @@ OsrModelDir *
 osr_model_dir_open(const char *path, GError **error)
 {
   g_autofree char *default_path = path ? NULL : osr_model_dir_default_path();
+  const char *folder = path ? path : default_path;
+  const gboolean image = g_str_has_prefix(folder, OSR_MODEL_DIR_IMAGE);
   g_autoptr(OsrModelDir) dir = g_new0(OsrModelDir, 1);
 
-  dir->path = g_canonicalize_filename(path ? path : default_path, NULL);
+  if (image)
+    folder += strlen(OSR_MODEL_DIR_IMAGE);
+  dir->path = g_canonicalize_filename(folder, NULL);
   dir->family = g_strdup(FAMILY);
   dir->name = g_path_get_basename(dir->path);
   dir->t5_max_length = 512;
@@ -463,7 +682,7 @@ osr_model_dir_open(const char *path, GError **error)
   dir->sampling = (OsrSamplingParams) OSR_SAMPLING_PARAMS_INIT;
   dir->fps = 24;
   dir->motion_score = 4;
-  return fill(dir, error) ? g_steal_pointer(&dir) : NULL;
+  return (image ? fill_image(dir, error) : fill(dir, error)) ? g_steal_pointer(&dir) : NULL;
 }
 
 void

@@ -20,10 +20,15 @@ G_BEGIN_DECLS
  * and a download of hpcai-tech/Open-Sora-v2 (Open_Sora_v2.safetensors,
  * hunyuan_vae.safetensors, google/t5-v1_1-xxl, openai/clip-vit-large-patch14), whose
  * dimensions are read off the tensors' shapes.
+ *
+ * A folder may hold a model of pictures as well, FLUX.1-dev, which makes the first frame of a
+ * clip: the section "image" of config.json, or flux1-dev.safetensors and
+ * flux1-dev-ae.safetensors. It is a model of its own, opened as "image:FOLDER". A folder of it
+ * alone (family "flux") needs no "image:". Its text encoders may be elsewhere.
  */
 typedef struct {
   char *path;   /* absolute */
-  char *family; /* "open-sora-v2" */
+  char *family; /* "open-sora-v2", "flux" */
   char *name;   /* "opensora-tiny"; the folder's name if the config has none */
 
   char *mmdit_path, *vae_path; /* weights */
@@ -31,7 +36,7 @@ typedef struct {
   OsrVaeConfig vae;
 
   char *t5_weights, *t5_vocab; /* model file, spiece.model */
-  OsrT5Config t5;
+  OsrT5Config t5;              /* num_layers 0: no text encoders here */
   guint t5_max_length;
 
   char *clip_weights, *clip_vocab, *clip_merges;
@@ -47,9 +52,15 @@ typedef struct {
  * OPENSORA_MODEL overrides it. Newly allocated. */
 OSR_API char *osr_model_dir_default_path(void);
 
-/* @path NULL: the default. OSR_ERROR_NOT_FOUND names the folder and what is missing. */
+#define OSR_MODEL_DIR_IMAGE "image:"
+
+/* @path: a folder, or OSR_MODEL_DIR_IMAGE and a folder; NULL: the default. OSR_ERROR_NOT_FOUND
+ * names the folder and what is missing. */
 OSR_API OsrModelDir *osr_model_dir_open(const char *path, GError **error);
 OSR_API void osr_model_dir_free(OsrModelDir *dir);
+
+/* Of both families. */
+OSR_API gboolean osr_model_dir_has_text(const OsrModelDir *dir);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(OsrModelDir, osr_model_dir_free)
 

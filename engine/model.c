@@ -2,6 +2,7 @@
 #include "model.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "error.h"
 #include "log-private.h"
@@ -392,9 +393,11 @@ model_new(const char *path, const char *key, OsrDevice *device, OsrDType dtype, 
 static char *
 cache_key(const char *path, OsrDevice *device, OsrDType dtype, gboolean tf32)
 {
-  char *real = realpath(path, NULL);
+  const gboolean image = g_str_has_prefix(path, OSR_MODEL_DIR_IMAGE);
+  const char *folder = image ? path + strlen(OSR_MODEL_DIR_IMAGE) : path;
+  char *real = realpath(folder, NULL);
   char *key = g_strconcat(osr_device_get_name(device), "\n", tf32 ? "TF32" : osr_dtype_name(dtype),
-                          "\n", real ? real : path, NULL);
+                          "\n", image ? OSR_MODEL_DIR_IMAGE : "", real ? real : folder, NULL);
 
   free(real);
   return key;

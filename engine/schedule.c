@@ -143,6 +143,11 @@ check_frames(guint frames, guint time_ratio, GError **error)
   const guint most = OSR_MAX_FRAMES;
   guint below;
 
+  if (time_ratio == 1 && frames != 1) {
+    g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
+                "%u frames are not possible: this model makes pictures, 1 frame is", frames);
+    return FALSE;
+  }
   if (frames >= 1 && frames <= most && (frames - 1) % time_ratio == 0)
     return TRUE;
   if (frames < 1 || frames > most) {

@@ -126,13 +126,18 @@ tool_info(int argc, char **argv, GCancellable *cancellable, GError **error)
 
   printf("%s (%s) in %s\n\n", dir->name, dir->family, dir->path);
   printf("%-9s %14s %12s  %-9s %s\n", "part", "parameters", "size", "types", "file");
-  if (!print_part("mmdit", dir->mmdit_path, error) || !print_part("vae", dir->vae_path, error) ||
-      !print_part("t5", dir->t5_weights, error) || !print_part("clip", dir->clip_weights, error))
+  if (!print_part("mmdit", dir->mmdit_path, error) || !print_part("vae", dir->vae_path, error))
+    return FALSE;
+  if (osr_model_dir_has_text(dir) &&
+      (!print_part("t5", dir->t5_weights, error) || !print_part("clip", dir->clip_weights, error)))
     return FALSE;
   putchar('\n');
   print_mmdit(&dir->mmdit);
   print_vae(&dir->vae);
-  print_text(dir);
+  if (osr_model_dir_has_text(dir))
+    print_text(dir);
+  else
+    puts("text      the encoders are not in this folder");
   print_sampling(dir);
   print_sizes(dir);
   return TRUE;

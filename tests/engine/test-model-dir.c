@@ -663,6 +663,187 @@ add(const char *name, void (*start)(Fixture *, gconstpointer),
   g_test_add(name, Fixture, NULL, start, test, tear_down);
 }
 
+/* Models of pictures */
+
+static OsrModelDir *
+open_image(const Fixture *fixture)
+{
+  g_autofree char *path = g_strconcat(OSR_MODEL_DIR_IMAGE, fixture->path, NULL);
+  g_autoptr(GError) error = NULL;
+  OsrModelDir *dir = osr_model_dir_open(path, &error);
+
+  g_assert_no_error(error);
+  g_assert_nonnull(dir);
+  return dir;
+}
+
+static void
+assert_no_image(const Fixture *fixture, gint code, const char *message)
+{
+  g_autofree char *path = g_strconcat(OSR_MODEL_DIR_IMAGE, fixture->path, NULL);
+  g_autoptr(GError) error = NULL;
+
+  g_assert_null(osr_model_dir_open(path, &error));
+  g_assert_error(error, OSR_ERROR, code);
+  if (!strstr(error->message, message) || !strstr(error->message, fixture->path))
+    g_error("\"%s\" does not say \"%s\" or not where", error->message, message);
+}
+
+#define IMAGE_MMDIT                                                                                \
+  "\"mmdit\": {\"weights\": \"picture.safetensors\", \"in_channels\": 64, \"vec_in_dim\": 48,"     \
+  " \"context_in_dim\": 64, \"hidden_size\": 32, \"num_heads\": 2, \"depth\": 1,"                  \
+  " \"depth_single_blocks\": 2, \"axes_dim\": [4, 6, 6], \"guidance_embed\": true}"
+#define IMAGE_VAE                                                                                  \
+  "\"vae\": {\"type\": \"autoencoder_2d\", \"weights\": \"ae.safetensors\", \"ch\": 32,"           \
+  " \"ch_mult\": [1, 2, 2, 4]}"
+
+/* Beside a model of video, with its text encoders. */
+static void
+test_image_section(Fixture *fixture, G_GNUC_UNUSED gconstpointer data)
+{
+  assert_no_image(fixture, OSR_ERROR_NOT_FOUND, "config.json has no section \"image\"");
+  put(fixture, "picture.safetensors", "");
+  put(fixture, "ae.safetensors", "");
+  edit(fixture, "config.json", "\"family\"",
+       "\"image\": {" IMAGE_MMDIT ", " IMAGE_VAE ", \"sampling\": {\"width\": 64}}, \"family\"");
+  g_autoptr(OsrModelDir) video = open_ok(fixture);
+  g_autoptr(OsrModelDir) dir = open_image(fixture);
+
+  g_assert_cmpstr(video->family, ==, "open-sora-v2");
+  g_assert_cmpuint(video->mmdit.hidden_size, ==, 96);
+  g_assert_cmpstr(dir->path, ==, fixture->path);
+  g_assert_cmpstr(dir->family, ==, "flux");
+  g_assert_cmpstr(dir->name, ==, "test");
+  assert_in(fixture, dir->mmdit_path, "picture.safetensors");
+  assert_in(fixture, dir->vae_path, "ae.safetensors");
+  assert_in(fixture, dir->t5_weights, "t5/model.safetensors");
+  g_assert_true(osr_model_dir_has_text(dir));
+  g_assert_cmpuint(dir->mmdit.hidden_size, ==, 32);
+  g_assert_cmpint(dir->vae.type, ==, OSR_VAE_FLUX);
+  g_assert_cmpuint(dir->vae.block_out_channels[3], ==, 128);
+  g_assert_cmpuint(dir->t5.d_model, ==, 64);
+  g_assert_cmpuint(dir->sampling.width, ==, 64);
+  g_assert_cmpuint(dir->sampling.height, ==, 576);
+  g_assert_cmpuint(dir->sampling.num_frames, ==, 1);
+  g_assert_cmpfloat(dir->sampling.guidance, ==, 4);
+  g_assert_false(dir->sampling.text_osci);
+}
+
+static void
+test_image_bad(Fixture *fixture, G_GNUC_UNUSED gconstpointer data)
+{
+  static const char good[] =
+      "{\"family\": \"flux\", " IMAGE_MMDIT ", " IMAGE_VAE ", \"clip\": {\"max_length\": 24},"
+      " \"sampling\": {\"num_steps\": 4}}";
+  static const struct {
+    const char *find, *with, *message;
+    gint code;
+  } cases[] = {
+    { "true", "false", "one like FLUX.1-dev", OSR_ERROR_UNSUPPORTED },
+    { "\"guidance_embed\"", "\"cond_embed\": true, \"guidance_embed\"", "one like FLUX.1-dev",
+      OSR_ERROR_UNSUPPORTED },
+    { "autoencoder_2d", "autoencoder_2e", "vae.type: \"autoencoder_2e\" is neither",
+      OSR_ERROR_INVALID_FILE },
+    { "\"in_channels\": 64", "\"in_channels\": 128", "mmdit.in_channels: 128 is not 64",
+      OSR_ERROR_INVALID_FILE },
+    { "\"context_in_dim\": 64", "\"context_in_dim\": 65", "65 is not T5's d_model, 64",
+      OSR_ERROR_INVALID_FILE },
+    { "\"num_steps\": 4", "\"num_frames\": 5", "sampling: 5 frames are not possible",
+      OSR_ERROR_INVALID_FILE },
+  };
+
+  put(fixture, "picture.safetensors", "");
+  put(fixture, "ae.safetensors", "");
+  for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
+    put(fixture, "config.json", good);
+    edit(fixture, "config.json", cases[i].find, cases[i].with);
+    assert_no_image(fixture, cases[i].code, cases[i].message);
+    assert_opens_not(fixture, cases[i].code, cases[i].message);
+  }
+
+  /* Without text encoders the folder is still one; with half of them it is not. */
+  put(fixture, "config.json", good);
+  edit(fixture, "config.json", "\"family\"", "\"t5\": {\"path\": \"no\"}, \"family\"");
+  assert_opens_not(fixture, OSR_ERROR_NOT_FOUND, "no/config.json");
+  edit(fixture, "config.json", "\"clip\": {", "\"clip\": {\"path\": \"no\", ");
+  g_autoptr(OsrModelDir) dir = open_ok(fixture);
+  g_assert_false(osr_model_dir_has_text(dir));
+  edit(fixture, "config.json", "ae.safetensors", "other.safetensors");
+  assert_opens_not(fixture, OSR_ERROR_NOT_FOUND, "missing other.safetensors");
+}
+
+/* The tensors of flux1-dev.safetensors and flux1-dev-ae.safetensors that tell their dimensions. */
+static const char hub_flux_tensors[] = "img_in.weight 3072 64\n"
+                                       "vector_in.in_layer.weight 3072 768\n"
+                                       "txt_in.weight 3072 4096\n"
+                                       "guidance_in.in_layer.weight 3072 256\n"
+                                       "double_blocks.0.img_attn.qkv.weight 9216 3072\n"
+                                       "double_blocks.0.img_attn.qkv.bias 9216\n"
+                                       "double_blocks.0.img_attn.proj.weight 3072 3072\n"
+                                       "double_blocks.0.img_attn.norm.query_norm.scale 128\n"
+                                       "double_blocks.0.img_mlp.0.weight 12288 3072\n"
+                                       "single_blocks.0.linear2.weight 3072 15360\n"
+                                       "single_blocks.1.linear2.weight 3072 15360\n";
+
+static const char hub_ae_tensors[] = "encoder.conv_in.weight 128 3 3 3\n"
+                                     "encoder.down.0.block.0.conv1.weight 128 128 3 3\n"
+                                     "encoder.down.0.block.1.conv1.weight 128 128 3 3\n"
+                                     "encoder.down.1.block.0.conv1.weight 256 128 3 3\n"
+                                     "encoder.down.2.block.0.conv1.weight 512 256 3 3\n"
+                                     "encoder.down.3.block.0.conv1.weight 512 512 3 3\n"
+                                     "decoder.conv_in.weight 512 16 3 3\n"
+                                     "decoder.conv_out.weight 3 128 3 3\n";
+
+static void
+test_hub_image(Fixture *fixture, G_GNUC_UNUSED gconstpointer data)
+{
+  assert_no_image(fixture, OSR_ERROR_NOT_FOUND,
+                  "no model of pictures in it: missing flux1-dev.safetensors");
+  put_tensors(fixture, "flux1-dev.safetensors", hub_flux_tensors);
+  assert_no_image(fixture, OSR_ERROR_NOT_FOUND, "missing flux1-dev-ae.safetensors");
+  put_tensors(fixture, "flux1-dev-ae.safetensors", hub_ae_tensors);
+  g_autoptr(OsrModelDir) video = open_ok(fixture);
+  g_autoptr(OsrModelDir) dir = open_image(fixture);
+
+  g_assert_cmpstr(video->family, ==, "open-sora-v2");
+  g_assert_true(video->mmdit.use_liger_rope);
+  g_assert_cmpstr(dir->family, ==, "flux");
+  assert_in(fixture, dir->mmdit_path, "flux1-dev.safetensors");
+  assert_in(fixture, dir->vae_path, "flux1-dev-ae.safetensors");
+  assert_in(fixture, dir->t5_vocab, "google/t5-v1_1-xxl/spiece.model");
+  g_assert_cmpuint(dir->mmdit.depth, ==, 1);
+  g_assert_cmpuint(dir->mmdit.depth_single_blocks, ==, 2);
+  g_assert_cmpuint(dir->mmdit.num_heads, ==, 24);
+  g_assert_cmpuint(dir->mmdit.axes_dim[2], ==, 56);
+  g_assert_true(dir->mmdit.guidance_embed);
+  g_assert_true(dir->mmdit.fused_qkv);
+  g_assert_true(dir->mmdit.qkv_bias);
+  g_assert_false(dir->mmdit.use_liger_rope);
+  g_assert_cmpuint(dir->vae.n_blocks, ==, 4);
+  g_assert_cmpuint(dir->vae.layers_per_block, ==, 2);
+  g_assert_cmpuint(dir->vae.block_out_channels[1], ==, 256);
+  g_assert_cmpuint(dir->vae.spatial_compression_ratio, ==, 8);
+  g_assert_cmpfloat(dir->vae.scale_factor, ==, 0.3611);
+  g_assert_cmpuint(dir->sampling.width, ==, 1024);
+}
+
+/* Alone in a folder, by the names of its authors. */
+static void
+test_flux_alone(Fixture *fixture, G_GNUC_UNUSED gconstpointer data)
+{
+  g_autoptr(OsrModelDir) dir = NULL;
+  g_autofree char *config_path = g_build_filename(fixture->path, "config.json", NULL);
+
+  g_remove(config_path);
+  put_tensors(fixture, "flux1-dev.safetensors", hub_flux_tensors);
+  put_tensors(fixture, "ae.safetensors", hub_ae_tensors);
+  dir = open_ok(fixture);
+  g_assert_cmpstr(dir->family, ==, "flux");
+  assert_in(fixture, dir->vae_path, "ae.safetensors");
+  g_assert_false(osr_model_dir_has_text(dir));
+  g_assert_cmpuint(dir->t5.d_model, ==, 4096);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -677,5 +858,9 @@ main(int argc, char **argv)
   add("/model-dir/default-path", set_up, test_default_path);
   add("/model-dir/hub", set_up_hub, test_hub);
   add("/model-dir/hub-bad", set_up_hub, test_hub_bad);
+  add("/model-dir/image", set_up, test_image_section);
+  add("/model-dir/image-bad", set_up, test_image_bad);
+  add("/model-dir/hub-image", set_up_hub, test_hub_image);
+  add("/model-dir/flux-alone", set_up, test_flux_alone);
   return g_test_run();
 }
