@@ -8,6 +8,14 @@ G_BEGIN_DECLS
 /* What load() takes. */
 gboolean osr_mmdit_config_check(const OsrMmditConfig *config, GError **error);
 
+/* A model that takes guidance as an input and no references is a distilled one (FLUX): its
+ * prediction is guided already, one forward a step is all. */
+static inline gboolean
+osr_mmdit_config_is_distilled(const OsrMmditConfig *config)
+{
+  return config->guidance_embed && !config->cond_embed;
+}
+
 /* Of activations. */
 OsrDType osr_mmdit_get_dtype(OsrMmdit *mmdit);
 

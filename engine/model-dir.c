@@ -501,7 +501,7 @@ read_image_text(OsrModelDir *dir, const char *t5, const char *clip, GError **err
 static gboolean
 check_image(const OsrModelDir *dir, const char *file, GError **error)
 {
-  if (!dir->mmdit.guidance_embed || dir->mmdit.cond_embed || dir->vae.type != OSR_VAE_FLUX) {
+  if (!osr_mmdit_config_is_distilled(&dir->mmdit) || dir->vae.type != OSR_VAE_FLUX) {
     g_set_error(error, OSR_ERROR, OSR_ERROR_UNSUPPORTED,
                 "%s: a model of pictures is one like FLUX.1-dev: with guidance as an input "
                 "(guidance_in), without references (cond_in), with an autoencoder_2d",

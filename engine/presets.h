@@ -26,7 +26,7 @@ typedef struct {
   guint text_length; /* T5 tokens of a prompt, padding included */
 } OsrPreset;
 
-/* "open-sora-v2"; NULL for other names. */
+/* "open-sora-v2", "flux1-dev"; NULL for other names. */
 OSR_API const OsrPreset *osr_preset_find(const char *name);
 
 G_END_DECLS

@@ -344,14 +344,6 @@ prepare_cond(OsrSampler *s, GError **error)
   return osr_run_check(&s->run, error, "sampler: condition");
 }
 
-/* A model that takes guidance as an input and no references is a distilled one (FLUX): its
- * prediction is guided already. */
-static gboolean
-is_distilled(const OsrMmditConfig *c)
-{
-  return c->guidance_embed && !c->cond_embed;
-}
-
 /* The times of all steps, each once an item of a batch. */
 static gboolean
 prepare_clock(OsrSampler *s, GError **error)
@@ -379,7 +371,7 @@ prepare_schedule(OsrSampler *s, GError **error)
                 steps, s->frames);
     return FALSE;
   }
-  if (is_distilled(s->config))
+  if (osr_mmdit_config_is_distilled(s->config))
     params.guidance = params.guidance_img = 1.0;
   s->times = osr_schedule_new(&params, (guint) s->tokens_per_frame, s->frames);
   s->needed = g_malloc_n(steps, sizeof *s->needed);

@@ -199,15 +199,18 @@ flops_clip(const Part *p)
 }
 
 static const struct {
-  const char *name, *grid; /* where none is asked for; NULL: has none */
+  const char *name, *preset;
+  const char *grid; /* where none is asked for; NULL: has none */
   gboolean (*load)(Part *p, OsrLoader *loader, GError **error);
   OsrTensor *(*run)(Part *p, GCancellable *cancellable, GError **error);
   double (*flops)(const Part *p);
 } parts[] = {
-  { "mmdit", "33x12x21", load_mmdit, run_mmdit, flops_mmdit },
-  { "vae", "33x24x42", load_vae, run_vae, flops_vae },
-  { "t5", NULL, load_t5, run_t5, flops_t5 },
-  { "clip", NULL, load_clip, run_clip, flops_clip },
+  { "mmdit", "open-sora-v2", "33x12x21", load_mmdit, run_mmdit, flops_mmdit },
+  { "vae", "open-sora-v2", "33x24x42", load_vae, run_vae, flops_vae },
+  { "t5", "open-sora-v2", NULL, load_t5, run_t5, flops_t5 },
+  { "clip", "open-sora-v2", NULL, load_clip, run_clip, flops_clip },
+  { "flux", "flux1-dev", "1x36x64", load_mmdit, run_mmdit, flops_mmdit },
+  { "flux-ae", "flux1-dev", "1x72x128", load_vae, run_vae, flops_vae },
 };
 
 static gboolean
@@ -256,10 +259,10 @@ time_part(Part *p, guint which, guint repeat, guint warm_up, GCancellable *cance
   median = seconds[repeat / 2];
   osr_pool_get_stats(pool, &stats);
   peak = tool_format_bytes(stats.peak_allocated);
-  printf("%-6s", parts[which].name);
+  printf("%-7s", parts[which].name);
   if (parts[which].grid)
     printf(" %ux%ux%u batch %u", p->t, p->h, p->w, p->batch);
-  if (which != 1)
+  if (parts[which].load != load_vae)
     printf(" text %u", p->tokens);
   printf(": median %.2f ms, best %.2f ms of %u; %.4g TFLOP, %.4g TFLOP/s; peak %s\n", 1e3 * median,
          1e3 * seconds[0], repeat, 1e-12 * flops, 1e-12 * flops / median, peak);
@@ -268,9 +271,9 @@ time_part(Part *p, guint which, guint repeat, guint warm_up, GCancellable *cance
 
 /* The dimensions of a published model or of a folder. */
 static gboolean
-find_sizes(const Options *o, OsrPreset *sizes, GError **error)
+find_sizes(const Options *o, guint which, OsrPreset *sizes, GError **error)
 {
-  const OsrPreset *preset = osr_preset_find(o->preset ? o->preset : "open-sora-v2");
+  const OsrPreset *preset = osr_preset_find(o->preset ? o->preset : parts[which].preset);
   g_autoptr(OsrModelDir) dir = NULL;
 
   if (o->preset && o->model) {
@@ -278,7 +281,7 @@ find_sizes(const Options *o, OsrPreset *sizes, GError **error)
     return FALSE;
   }
   if (!preset) {
-    tool_usage_error(error, "no preset '%s': there is open-sora-v2", o->preset);
+    tool_usage_error(error, "no preset '%s': there are open-sora-v2 and flux1-dev", o->preset);
     return FALSE;
   }
   *sizes = *preset;
@@ -304,8 +307,8 @@ tool_parts(int argc, char **argv, GCancellable *cancellable, GError **error)
   Options o = { .batch = 1, .repeat = 5, .warm_up = 2 };
   g_autofree char *preset = NULL, *model = NULL, *device = NULL, *dtype = NULL, *grid = NULL;
   const GOptionEntry entries[] = {
-    { "preset", 0, 0, G_OPTION_ARG_STRING, &o.preset, "dimensions: open-sora-v2 (default)",
-      "NAME" },
+    { "preset", 0, 0, G_OPTION_ARG_STRING, &o.preset,
+      "dimensions: open-sora-v2, or flux1-dev (default of flux and flux-ae)", "NAME" },
     { "model", 'm', 0, G_OPTION_ARG_FILENAME, &o.model, "dimensions: those of a folder", "DIR" },
     { "device", 'd', 0, G_OPTION_ARG_STRING, &o.device, "auto (default), cpu, cuda:N or ref",
       "DEVICE" },
@@ -325,19 +328,22 @@ tool_parts(int argc, char **argv, GCancellable *cancellable, GError **error)
   char *name = NULL;
   gboolean ok;
 
-  ok = tool_parse(argc, argv, "PART",
-                  "Times mmdit, vae (decoder), t5 or clip alone, on random weights.", NULL, entries,
-                  NULL, &name, error);
+  ok =
+      tool_parse(argc, argv, "PART",
+                 "Times mmdit, vae (decoder), t5, clip, flux or flux-ae (decoder) alone, on random "
+                 "weights.",
+                 NULL, entries, NULL, &name, error);
   preset = o.preset, model = o.model, device = o.device, dtype = o.dtype, grid = o.grid;
   if (!ok)
     return FALSE;
   while (which < G_N_ELEMENTS(parts) && g_strcmp0(parts[which].name, name) != 0)
     which++;
   if (which == G_N_ELEMENTS(parts)) {
-    tool_usage_error(error, "PART is mmdit, vae, t5 or clip, not '%s'", name ? name : "");
+    tool_usage_error(error, "PART is mmdit, vae, t5, clip, flux or flux-ae, not '%s'",
+                     name ? name : "");
     return FALSE;
   }
-  if (!find_sizes(&o, &p.preset, error))
+  if (!find_sizes(&o, which, &p.preset, error))
     return FALSE;
   if (o.batch < 1 || o.batch > 3 || o.repeat < 1 || o.repeat > 10000 || o.warm_up < 0 ||
       o.warm_up > 10000 || o.tokens < 0 || o.tokens > 65536) {

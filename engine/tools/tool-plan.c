@@ -7,6 +7,7 @@
 
 #include <string.h>
 
+#include "mmdit-private.h"
 #include "vae-private.h"
 
 typedef struct {
@@ -135,15 +136,21 @@ print_plan(const OsrModelDir *dir, const OsrSamplingParams *params, OsrVaeTiling
   const guint h = params->height / vae->spatial_compression_ratio;
   const guint w = params->width / vae->spatial_compression_ratio;
   const double tokens = (double) t * (h / patch) * (w / patch);
-  const guint forwards = count_forwards(params, t);
-  Cost t5 = t5_cost(&dir->t5, dir->t5_max_length, item);
-  Cost clip = clip_cost(&dir->clip, dir->clip_max_length, item);
+  const guint forwards =
+      osr_mmdit_config_is_distilled(&dir->mmdit) ? params->num_steps : count_forwards(params, t);
+  const gboolean text = osr_model_dir_has_text(dir);
+  Cost t5 = { 0 }, clip = { 0 };
   Cost mmdit = mmdit_cost(&dir->mmdit, tokens, dir->t5_max_length, item), decode = { 0 }, all;
   OsrVaeCost cost;
 
-  if (!count_parameters(dir->t5_weights, NULL, &t5.weights, error) ||
-      !count_parameters(dir->clip_weights, NULL, &clip.weights, error) ||
-      !count_parameters(dir->mmdit_path, NULL, &mmdit.weights, error) ||
+  if (text) {
+    t5 = t5_cost(&dir->t5, dir->t5_max_length, item);
+    clip = clip_cost(&dir->clip, dir->clip_max_length, item);
+    if (!count_parameters(dir->t5_weights, NULL, &t5.weights, error) ||
+        !count_parameters(dir->clip_weights, NULL, &clip.weights, error))
+      return FALSE;
+  }
+  if (!count_parameters(dir->mmdit_path, NULL, &mmdit.weights, error) ||
       !count_parameters(dir->vae_path, decoder, &decode.weights, error) ||
       !osr_vae_cost(vae, TRUE, tiling, dtype, t, h, w, &cost, error))
     return FALSE;
@@ -169,8 +176,10 @@ print_plan(const OsrModelDir *dir, const OsrSamplingParams *params, OsrVaeTiling
          params->width, params->height, params->num_frames, params->num_steps, forwards, tokens,
          dir->t5_max_length, osr_dtype_name(dtype));
   printf("%-9s %12s %12s %12s %14s\n", "stage", "weights", "activations", "sum", "FLOPs");
-  print_cost("t5", &t5);
-  print_cost("clip", &clip);
+  if (text) {
+    print_cost("t5", &t5);
+    print_cost("clip", &clip);
+  }
   print_cost("denoise", &mmdit);
   print_cost("decode", &decode);
   print_cost("all", &all);

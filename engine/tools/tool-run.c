@@ -470,8 +470,11 @@ run_clip(Job *job, GCancellable *cancellable, GError **error)
   return output_batch(job, "pooled", pooled, error) && output_batch(job, "hidden", hidden, error);
 }
 
+typedef gboolean (*ReadVae)(const OsrConfigSection *section, OsrVaeConfig *config, GError **error);
+
 static OsrVae *
-load_vae(Job *job, gboolean encoder, GCancellable *cancellable, GError **error)
+load_vae(Job *job, ReadVae read, gboolean encoder, gboolean decoder, GCancellable *cancellable,
+         GError **error)
 {
   g_autoptr(OsrCheckpoint) file = NULL;
   OsrVaeConfig config;
@@ -479,23 +482,22 @@ load_vae(Job *job, gboolean encoder, GCancellable *cancellable, GError **error)
 
   if (job->dir)
     config = job->dir->vae;
-  else if (!osr_config_read_vae(&job->config, &config, error))
+  else if (!read(&job->config, &config, error))
     return NULL;
   file = open_weights(job, job->dir ? job->dir->vae_path : NULL, &loader, cancellable, error);
-  return file ? osr_vae_load(&config, encoder, !encoder, &loader, error) : NULL;
+  return file ? osr_vae_load(&config, encoder, decoder, &loader, error) : NULL;
 }
 
 static gboolean
-run_vae_encode(Job *job, GCancellable *cancellable, GError **error)
+encode(Job *job, OsrVae *vae, GCancellable *cancellable, GError **error)
 {
   g_autoptr(OsrTensor) video = input_video(job, "video", error);
-  g_autoptr(OsrVae) vae = video ? load_vae(job, TRUE, cancellable, error) : NULL;
   g_autoptr(OsrTensor) moments = NULL;
   g_autoptr(OsrTensor) latent = NULL;
   g_autoptr(OsrTensor) noise = NULL;
   g_autoptr(OsrTensor) sample = NULL;
 
-  if (!vae)
+  if (!video)
     return FALSE;
   latent = osr_vae_encode(vae, video, job->tiling, NULL, &moments, cancellable, error);
   if (!latent || !output_video(job, "moments", moments, error) ||
@@ -513,16 +515,50 @@ run_vae_encode(Job *job, GCancellable *cancellable, GError **error)
 }
 
 static gboolean
-run_vae_decode(Job *job, GCancellable *cancellable, GError **error)
+decode(Job *job, OsrVae *vae, GCancellable *cancellable, GError **error)
 {
   g_autoptr(OsrTensor) latent = input_video(job, "latent", error);
-  g_autoptr(OsrVae) vae = latent ? load_vae(job, FALSE, cancellable, error) : NULL;
   g_autoptr(OsrTensor) video = NULL;
 
-  if (!vae)
+  if (!latent)
     return FALSE;
   video = osr_vae_decode(vae, latent, job->tiling, NULL, NULL, cancellable, error);
   return video && output_video(job, "video", video, error);
+}
+
+static gboolean
+run_vae_encode(Job *job, GCancellable *cancellable, GError **error)
+{
+  g_autoptr(OsrVae) vae = load_vae(job, osr_config_read_vae, TRUE, FALSE, cancellable, error);
+
+  return vae && encode(job, vae, cancellable, error);
+}
+
+static gboolean
+run_vae_decode(Job *job, GCancellable *cancellable, GError **error)
+{
+  g_autoptr(OsrVae) vae = load_vae(job, osr_config_read_vae, FALSE, TRUE, cancellable, error);
+
+  return vae && decode(job, vae, cancellable, error);
+}
+
+/* Either way, or both, by what is in the file. */
+static gboolean
+run_flux_ae(Job *job, GCancellable *cancellable, GError **error)
+{
+  const gboolean has_video = find(job->inputs, "in", "video") != NULL;
+  const gboolean has_latent = find(job->inputs, "in", "latent") != NULL;
+  g_autoptr(OsrVae) ae = NULL;
+
+  if (!has_video && !has_latent) {
+    g_set_error(error, OSR_ERROR, OSR_ERROR_NOT_FOUND,
+                "%s: the input 'video' or 'latent' is missing",
+                osr_checkpoint_get_path(job->inputs));
+    return FALSE;
+  }
+  ae = load_vae(job, osr_config_read_ae, has_video, has_latent, cancellable, error);
+  return ae && (!has_video || encode(job, ae, cancellable, error)) &&
+         (!has_latent || decode(job, ae, cancellable, error));
 }
 
 static const struct {
@@ -534,6 +570,8 @@ static const struct {
   { "clip", run_clip },
   { "vae-encode", run_vae_encode },
   { "vae-decode", run_vae_decode },
+  { "flux", run_mmdit },
+  { "flux-ae", run_flux_ae },
 };
 
 /* Comparison */
@@ -615,6 +653,8 @@ static const char description[] =
     "  vae-encode  video [1, 3, T, H, W], noise [1, C, t, h, w] (optional)\n"
     "              -> moments [1, 2 C, t, h, w], latent and, with noise, sample [1, C, t, h, w]\n"
     "  vae-decode  latent [1, C, t, h, w] -> video [1, 3, T, H, W]\n"
+    "  flux        as mmdit, without cond\n"
+    "  flux-ae     as vae-encode and vae-decode, what is in the file; T pictures\n"
     "The config of --weights has the keys of upstream's configs (T5 and CLIP: Hugging Face's).\n"
     "Without --config it is taken from the file's metadata \"config\".\n";
 
@@ -640,10 +680,15 @@ open_config(Job *job, const char *path, GError **error)
 }
 
 static gboolean
-open_files(Job *job, const char *model, const char *weights, const char *config, GError **error)
+open_files(Job *job, const char *component, const char *model, const char *weights,
+           const char *config, GError **error)
 {
   if (model) {
-    job->dir = osr_model_dir_open(model, error);
+    g_autofree char *image = NULL;
+
+    if (g_str_has_prefix(component, "flux") && !g_str_has_prefix(model, OSR_MODEL_DIR_IMAGE))
+      image = g_strconcat(OSR_MODEL_DIR_IMAGE, model, NULL);
+    job->dir = osr_model_dir_open(image ? image : model, error);
     return job->dir != NULL;
   }
   job->weights = osr_checkpoint_open(weights, error);
@@ -668,7 +713,7 @@ tool_run(int argc, char **argv, GCancellable *cancellable, GError **error)
   double tolerance = 1e-4;
   const GOptionEntry entries[] = {
     { "component", 'c', 0, G_OPTION_ARG_STRING, &component,
-      "mmdit, t5, clip, vae-encode or vae-decode", "NAME" },
+      "mmdit, t5, clip, vae-encode, vae-decode, flux or flux-ae", "NAME" },
     { "model", 'm', 0, G_OPTION_ARG_FILENAME, &model, "model folder with the component", "DIR" },
     { "weights", 'w', 0, G_OPTION_ARG_FILENAME, &weights, "or: its weights alone", "FILE" },
     { "config", 0, 0, G_OPTION_ARG_FILENAME, &config, "JSON config of --weights", "FILE" },
@@ -707,7 +752,7 @@ tool_run(int argc, char **argv, GCancellable *cancellable, GError **error)
     return FALSE;
   job.dtype = osr_device_get_dtype(job.device);
   job.inputs = osr_checkpoint_open(inputs, error);
-  if (!job.inputs || !open_files(&job, model, weights, config, error) ||
+  if (!job.inputs || !open_files(&job, component, model, weights, config, error) ||
       !run_job(&job, component, cancellable, error))
     return FALSE;
   if (result && !osr_checkpoint_write(result, job.n_outputs, job.names, job.outputs, NULL, error))

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "model-config.h"
+#include "model.h"
 #include "sampler-run.h"
 #include "vae-private.h"
 
@@ -157,6 +158,39 @@ test_picture(gconstpointer data)
   assert_close(golden, "out.video", picture);
 }
 
+/* A folder of it alone, which has no text encoders. */
+static void
+test_model(void)
+{
+  g_autoptr(OsrDevice) device = case_device("cpu");
+  g_autofree char *path = golden_path("flux", NULL);
+  g_autofree char *image = g_strconcat(OSR_MODEL_DIR_IMAGE, path, NULL);
+  g_autofree char *other = g_strconcat(OSR_MODEL_DIR_IMAGE, path, "/../flux", NULL);
+  g_autoptr(GError) error = NULL;
+  g_autoptr(OsrModel) model = osr_model_get(image, device, &error);
+  g_autoptr(OsrModel) same = osr_model_get(other, device, &error);
+  OsrTensor *txt = NULL, *vec = NULL;
+  guint dims[4];
+
+  g_assert_no_error(error);
+  g_assert_true(model == same);
+  g_assert_cmpstr(osr_model_get_dir(model)->family, ==, "flux");
+  g_assert_false(osr_model_dir_has_text(osr_model_get_dir(model)));
+  osr_model_latent_dims(model, 1, 64, 48, dims);
+  g_assert_cmpuint(dims[0], ==, 1);
+  g_assert_cmpuint(dims[1], ==, 6);
+  g_assert_cmpuint(dims[2], ==, 8);
+  g_assert_cmpuint(dims[3], ==, 16);
+  g_assert_nonnull(osr_model_get_mmdit(model, NULL, &error));
+  g_assert_no_error(error);
+  g_assert_nonnull(osr_model_get_vae_decoder(model, NULL, &error));
+  g_assert_no_error(error);
+  g_assert_false(osr_model_encode_text(model, "a cube", &txt, &vec, NULL, NULL, &error));
+  g_assert_error(error, OSR_ERROR, OSR_ERROR_NOT_FOUND);
+  if (!strstr(error->message, "t5/spiece.model"))
+    g_error("'%s' does not name the file", error->message);
+}
+
 /* Configs */
 
 static void
@@ -214,6 +248,7 @@ main(int argc, char *argv[])
   }
   g_test_add_func("/flux/tiling", test_tiling);
   g_test_add_func("/flux/memory", test_memory);
+  g_test_add_func("/flux/model", test_model);
   g_test_add_func("/flux/config", test_config);
   return g_test_run();
 }

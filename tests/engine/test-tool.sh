@@ -132,6 +132,19 @@ component vae-encode vae-t1 ""
 component vae-decode vae-t5 ""
 component vae-encode vae-tiles-both "--tiling both"
 component vae-decode vae-tiles-both "--tiling both"
+component flux mmdit-guidance ""
+component flux-ae ae-picture ""
+component flux-ae ae-frames "--tiling both"
+
+runs 1 run --component flux-ae --weights "$work/ae-picture.safetensors" \
+  --inputs "$golden/t5-len37.safetensors" --output "$work/out.safetensors"
+says "the input 'video' or 'latent' is missing"
+runs 1 run --component flux-ae --model "$golden/../flux" \
+  --inputs "$golden/ae-picture.safetensors" --output "$work/out.safetensors"
+says "H and W multiples of 8"
+runs 1 run --component flux --model "$work" \
+  --inputs "$golden/mmdit-guidance.safetensors" --output "$work/out.safetensors"
+says "no model of pictures in it"
 
 # Without its tiles the result is another, and the tool says so.
 runs 1 run --component vae-decode --weights "$work/vae-tiles-both.safetensors" \
@@ -165,6 +178,23 @@ says "no.json"
 runs 2 run --component cube --weights "$work/t5-len37.safetensors" \
   --inputs "$golden/t5-len37.safetensors" --output "$work/out.safetensors"
 says "cube"
+
+# A model of pictures, without text encoders
+
+flux="$golden/../flux"
+runs 0 info "$flux"
+prints '^random \(flux\) in '
+prints '^vae .*compression 1 in time and 8 in space'
+prints 'encoders are not in this folder'
+runs 0 plan "image:$flux"
+prints '4 steps, 4 forwards of 16 \+ '
+prints '^decode .*e\+'
+runs 1 plan --num-frames 5 "$flux"
+says "this model makes pictures"
+runs 0 parts flux --grid 1x3x4 --tokens 5 --model "$flux" --device cpu --repeat 1 --warm-up 0
+prints '^flux +1x3x4 batch 1 text 5: median'
+runs 0 parts flux-ae --grid 2x3x4 --model "$flux" --device cpu --repeat 1 --warm-up 0
+prints '^flux-ae 2x3x4 batch 1: median'
 
 # A whole model
 
@@ -225,7 +255,7 @@ prints '^t5 +text 9: median'
 runs 0 parts clip $sizes
 prints '^clip +text 64: median'
 runs 2 parts wheel
-says "mmdit, vae, t5 or clip"
+says "mmdit, vae, t5, clip, flux or flux-ae"
 runs 2 parts mmdit --grid 3x4 $sizes
 says "FRAMESxROWSxCOLUMNS"
 runs 2 parts t5 --preset open-sora-v9
