@@ -53,13 +53,31 @@ align_down(double pixels)
   return (guint) floor(pixels / ALIGN) * ALIGN;
 }
 
-gboolean
-osr_aspect_size(const char *resolution, const char *aspect_ratio, guint *width, guint *height,
-                GError **error)
+/* Moves one side of @w x @h to come nearer to the area; of equal ones the first is taken. */
+static void
+approach_area(double pixels, guint *w, guint *h)
+{
+  static const int moves[][2] = { { 0, -ALIGN }, { 0, ALIGN }, { -ALIGN, 0 }, { ALIGN, 0 } };
+  const guint start_w = *w, start_h = *h;
+  double best = fabs((double) start_w * start_h - pixels);
+
+  for (guint i = 0; i < G_N_ELEMENTS(moves); i++) {
+    const guint moved_w = start_w + (guint) moves[i][0], moved_h = start_h + (guint) moves[i][1];
+    const double away = fabs((double) moved_w * moved_h - pixels);
+
+    if (away < best && moved_w > 0 && moved_h > 0) {
+      best = away;
+      *w = moved_w;
+      *h = moved_h;
+    }
+  }
+}
+
+static gboolean
+find_size(const char *resolution, const char *aspect_ratio, gboolean picture, guint *width,
+          guint *height, GError **error)
 {
   guint i = 0;
-
-  g_return_val_if_fail(resolution != NULL && aspect_ratio != NULL, FALSE);
 
   while (i < N_ASPECT_RATIOS && !g_str_equal(names[i], aspect_ratio))
     i++;
@@ -71,8 +89,8 @@ osr_aspect_size(const char *resolution, const char *aspect_ratio, guint *width, 
   }
 
   const double pixels = count_pixels(resolution);
-  const guint w = align_down(sqrt(pixels * (ratios[i].width / ratios[i].height)));
-  const guint h = w > 0 ? align_down(pixels / w) : 0;
+  guint w = align_down(sqrt(pixels * (ratios[i].width / ratios[i].height)));
+  guint h = w > 0 ? align_down(pixels / w) : 0;
   if (h == 0) {
     g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
                 "Resolution \"%s\" is not possible; known are names like 256px and 768px (the "
@@ -80,7 +98,48 @@ osr_aspect_size(const char *resolution, const char *aspect_ratio, guint *width, 
                 resolution, MAX_RESOLUTION);
     return FALSE;
   }
+  if (picture)
+    approach_area(pixels, &w, &h);
   *width = ratios[i].turned ? h : w;
   *height = ratios[i].turned ? w : h;
   return TRUE;
+}
+
+gboolean
+osr_aspect_size(const char *resolution, const char *aspect_ratio, guint *width, guint *height,
+                GError **error)
+{
+  g_return_val_if_fail(resolution != NULL && aspect_ratio != NULL, FALSE);
+
+  return find_size(resolution, aspect_ratio, FALSE, width, height, error);
+}
+
+gboolean
+osr_aspect_picture_size(const char *resolution, const char *aspect_ratio, guint *width,
+                        guint *height, GError **error)
+{
+  g_return_val_if_fail(resolution != NULL && aspect_ratio != NULL, FALSE);
+
+  return find_size(resolution, aspect_ratio, TRUE, width, height, error);
+}
+
+const char *
+osr_aspect_nearest(guint width, guint height)
+{
+  guint best = 0;
+  double distance = G_MAXDOUBLE;
+
+  g_return_val_if_fail(width > 0 && height > 0, NULL);
+
+  for (guint i = 0; i < N_ASPECT_RATIOS; i++) {
+    const double ratio =
+        ratios[i].turned ? ratios[i].height / ratios[i].width : ratios[i].width / ratios[i].height;
+    const double away = fabs(log((double) width / height / ratio));
+
+    if (away < distance) {
+      distance = away;
+      best = i;
+    }
+  }
+  return names[best];
 }

@@ -16,4 +16,12 @@ OSR_API const char *const *osr_aspect_ratios(void);
 OSR_API gboolean osr_aspect_size(const char *resolution, const char *aspect_ratio, guint *width,
                                  guint *height, GError **error);
 
+/* The same for a picture that becomes a clip's first frame, as upstream's get_image_size() for
+ * training: one side is 16 pixels more or less where that comes nearer to the area. */
+OSR_API gboolean osr_aspect_picture_size(const char *resolution, const char *aspect_ratio,
+                                         guint *width, guint *height, GError **error);
+
+/* The name of the aspect ratio that a frame of @width x @height pixels has, or nearly has. */
+OSR_API const char *osr_aspect_nearest(guint width, guint height);
+
 G_END_DECLS

@@ -5,6 +5,7 @@
  */
 #include <string.h>
 
+#include "aspect.h"
 #include "model-config.h"
 #include "model.h"
 #include "sampler-run.h"
@@ -191,6 +192,39 @@ test_model(void)
     g_error("'%s' does not name the file", error->message);
 }
 
+/* Sizes */
+
+static void
+test_sizes(void)
+{
+  g_autoptr(JsonNode) node = golden_json("sampler-picture-sizes");
+  JsonArray *rows = json_node_get_array(node);
+  static const struct {
+    guint width, height;
+    const char *name;
+  } nearest[] = {
+    { 336, 192, "16:9" },  { 192, 336, "9:16" },   { 256, 256, "1:1" }, { 384, 160, "2.39:1" },
+    { 352, 176, "2:1" },   { 304, 208, "3:2" },    { 288, 224, "4:3" }, { 224, 288, "3:4" },
+    { 128, 16, "2.39:1" }, { 16, 8192, "1:2.39" }, { 592, 992, "5:8" },
+  };
+
+  g_assert_cmpuint(json_array_get_length(rows), >=, 60);
+  for (guint i = 0; i < json_array_get_length(rows); i++) {
+    JsonObject *row = json_array_get_object_element(rows, i);
+    g_autoptr(GError) error = NULL;
+    guint width, height;
+
+    g_assert_true(osr_aspect_picture_size(json_object_get_string_member(row, "resolution"),
+                                          json_object_get_string_member(row, "ratio"), &width,
+                                          &height, &error));
+    g_assert_no_error(error);
+    g_assert_cmpuint(width, ==, config_uint(row, "width"));
+    g_assert_cmpuint(height, ==, config_uint(row, "height"));
+  }
+  for (guint i = 0; i < G_N_ELEMENTS(nearest); i++)
+    g_assert_cmpstr(osr_aspect_nearest(nearest[i].width, nearest[i].height), ==, nearest[i].name);
+}
+
 /* Configs */
 
 static void
@@ -249,6 +283,7 @@ main(int argc, char *argv[])
   g_test_add_func("/flux/tiling", test_tiling);
   g_test_add_func("/flux/memory", test_memory);
   g_test_add_func("/flux/model", test_model);
+  g_test_add_func("/flux/sizes", test_sizes);
   g_test_add_func("/flux/config", test_config);
   return g_test_run();
 }

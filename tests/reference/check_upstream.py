@@ -470,6 +470,10 @@ def check_text(table):
 # The sampler
 
 
+def ours_768(ratio):
+    return sampler.picture_size_table(sampler.pixel_budget("768px"))[ratio]
+
+
 def check_tables(up, table):
     wrong = 0
     cases = 0
@@ -498,7 +502,21 @@ def check_tables(up, table):
                 cases += 1
     del os.environ["AE_SPATIAL_COMPRESSION"]
     table.add("sampler", f"{cases} sizes, equal", float("inf") if wrong else 0.0)
+    wrong, cases = 0, 0
+    for name in ("144p", "256px", "360p", "480p", "512px", "720p", "768px", "1080p"):
+        pixels = up.aspect.get_num_pexels_from_name(name)
+        ours = sampler.picture_size_table(pixels)
+        # Upstream leaves out names whose size is another's already.
+        for ratio, size in up.aspect.get_aspect_ratios_dict(pixels).items():
+            wrong += ours[ratio] != size
+            cases += 1
+    table.add("sampler", f"{cases} sizes of pictures, equal", float("inf") if wrong else 0.0)
     option = up.sampling.SamplingOption
+    clip = option(resolution="256px", aspect_ratio="2:1", num_frames=129, num_steps=30, guidance=7.5, seed=5)
+    picture = up.inference.modify_option_to_t2i(clip, distilled=True, img_resolution="768px")
+    got = (picture.height, picture.width, picture.num_frames, picture.num_steps, picture.guidance, picture.seed)
+    table.same("sampler", "the option of a picture", got, (*ours_768(ratio="2:1"), 1, 30, 4.0, 5))
+    table.same("sampler", "never scaled by itself", picture.resolution, picture.resized_resolution)
     wrong = 0
     for h, w in ((1, 16), (17, 256), (255, 257), (768, 300)):
         b = up.sampling.sanitize_sampling_option(option(height=h, width=w))

@@ -646,6 +646,14 @@ def sizes():
     return rows
 
 
+def picture_sizes():
+    rows = []
+    for name in ("144p", "256px", "360p", "768px", "1080p"):
+        for ratio, (height, width) in sampler.picture_size_table(sampler.pixel_budget(name)).items():
+            rows.append(dict(resolution=name, ratio=ratio, height=height, width=width))
+    return rows
+
+
 def guidance():
     """Scales of every step: text, image, and image per frame where it is scaled over time."""
     rows = []
@@ -688,6 +696,7 @@ def conditions():
 TABLES = {
     "sampler-schedules": schedules,
     "sampler-sizes": sizes,
+    "sampler-picture-sizes": picture_sizes,
     "sampler-guidance": guidance,
     "sampler-conditions": conditions,
 }

@@ -47,6 +47,24 @@ def get_image_size(resolution, ratio, multiple=16):
     return size_table(pixel_budget(resolution), multiple)[ratio]
 
 
+def picture_size_table(pixels, multiple=16):
+    """The same for first frames: one side is moved by ``multiple`` where that
+    comes nearer to the area."""
+    table, turned = {}, {}
+    for ratio in RATIOS:
+        w, h = ratio.split(":")
+        width = int(math.sqrt(pixels * (float(w) / float(h))) // multiple) * multiple
+        height = int((pixels / width) // multiple) * multiple
+        steps = [(0, 0), (-multiple, 0), (multiple, 0), (0, -multiple), (0, multiple)]
+        sizes = [(height + y, width + x) for y, x in steps]
+        # Of equal ones the first.
+        size = min(sizes, key=lambda s: abs(s[0] * s[1] - pixels))
+        table[ratio] = size
+        turned[f"{h}:{w}"] = size[::-1]
+    table.update(turned)
+    return table
+
+
 def round_size(height, width):
     """Rounds up to multiples of 16, whatever the autoencoder."""
     return -(-height // 16) * 16, -(-width // 16) * 16
