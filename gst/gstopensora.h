@@ -13,10 +13,16 @@ G_BEGIN_DECLS
 #define GST_OPENSORA_MEMORY_FEATURE "memory:OpenSora"
 
 /* One buffer is what the prompt of one clip became: four tensors (one GstMemory each, in
- * this order): T5 states and CLIP vector of the prompt, then of the negative prompt.
- * Fields: family (string), framerate (fraction; the rate that the prompt names). */
+ * this order): T5 states and CLIP vector of the prompt, then of the negative prompt; with
+ * plain-prompt, also of the prompt as it was written, without what completes it.
+ * Fields: family (string), framerate (fraction; the rate that the prompt names), plain-prompt
+ * (boolean, absent: false). All families read text alike. */
 #define GST_OPENSORA_CONDITIONING "application/x-opensora-conditioning"
 #define GST_OPENSORA_CONDITIONING_CAPS GST_OPENSORA_CONDITIONING "(" GST_OPENSORA_MEMORY_FEATURE ")"
+#define GST_OPENSORA_FAMILIES_FIELD "family = (string) { open-sora-v2, flux }"
+#define GST_OPENSORA_PLAIN_PROMPT "plain-prompt"
+/* Where the plain prompt's two memories are. */
+#define GST_OPENSORA_PLAIN_PROMPT_MEMORY 4
 
 /* One buffer is one clip: a latent [t, h, w, channels] in one GstMemory. Fields: family,
  * channels (int), width and height (int, pixels of the decoded video), frames (int, of the

@@ -84,6 +84,13 @@ GST_ELEMENT_REGISTER_DEFINE_WITH_CODE(opensoradenoise, "opensoradenoise", GST_RA
                                                               "opensoradenoise", 0,
                                                               "Open-Sora denoiser"));
 
+/* FLUX: it takes no references, and the prompt as the user wrote it. */
+static gboolean
+makes_pictures(OsrModel *model)
+{
+  return osr_model_get_dir(model)->vae.type == OSR_VAE_FLUX;
+}
+
 /* What the source pad can do: of a model, sizes and rates that it was made for, its family and
  * channels. Without one, while stopped, that is not known. */
 static GstCaps *
@@ -267,8 +274,11 @@ get_conditioning_caps(GstOpenSoraDenoise *self)
     return caps;
   possible = get_possible_caps(model);
   allowed = gst_pad_peer_query_caps(GST_AGGREGATOR_SRC_PAD(GST_AGGREGATOR(self)), possible);
-  caps = gst_caps_make_writable(caps);
-  gst_caps_set_simple(caps, "family", G_TYPE_STRING, osr_model_get_dir(model)->family, NULL);
+  gst_caps_unref(caps);
+  caps = gst_caps_from_string(GST_OPENSORA_CONDITIONING_CAPS ", " GST_OPENSORA_RATE_FIELD
+                                                             ", " GST_OPENSORA_FAMILIES_FIELD);
+  if (makes_pictures(model))
+    gst_caps_set_simple(caps, GST_OPENSORA_PLAIN_PROMPT, G_TYPE_BOOLEAN, TRUE, NULL);
   if (!gst_caps_is_empty(allowed) && !gst_caps_is_any(allowed)) {
     const GValue *rate = gst_structure_get_value(gst_caps_get_structure(allowed, 0), "framerate");
 
@@ -443,8 +453,12 @@ add_clip_meta(GstOpenSoraDenoise *self, GstBuffer *output, const Job *job,
 static gboolean
 get_text(GstBuffer *input, OsrModel *model, OsrTensor **text[4], GError **error)
 {
+  OsrDevice *device = osr_model_get_device(model);
+  const guint plain = GST_OPENSORA_PLAIN_PROMPT_MEMORY;
+  const gboolean use_plain = makes_pictures(model) && gst_buffer_n_memory(input) >= plain + 2;
+
   for (guint i = 0; i < 4; i++) {
-    *text[i] = gst_opensora_buffer_get_tensor(input, i, osr_model_get_device(model),
+    *text[i] = gst_opensora_buffer_get_tensor(input, use_plain && i < 2 ? plain + i : i, device,
                                               osr_model_get_dtype(model), error);
     if (!*text[i])
       return FALSE;
@@ -489,6 +503,8 @@ denoise(GstOpenSoraDenoise *self, Job *job, GstFlowReturn *ret)
   guint number = 0, dims[4];
 
   condition = get_params(self, (guint) self->width, (guint) self->height, self->frames, &params);
+  if (condition == GST_OPENSORA_CONDITION_AUTO && makes_pictures(model))
+    condition = OSR_CONDITION_T2V;
   if (clip) {
     gst_structure_get_uint64(clip, "seed", &params.seed);
     gst_structure_get_uint(clip, "clip", &number);

@@ -186,6 +186,19 @@ encode_one(GstElement *element, OsrModel *model, const char *text, const char *w
   return TRUE;
 }
 
+/* Whether anybody after us wants the prompt as it is, too. */
+static gboolean
+wants_plain_prompt(GstElement *element)
+{
+  g_autoptr(GstPad) src = gst_element_get_static_pad(element, "src");
+  g_autoptr(GstCaps) caps = gst_pad_get_current_caps(src);
+  gboolean wanted = FALSE;
+
+  if (caps)
+    gst_structure_get_boolean(gst_caps_get_structure(caps, 0), GST_OPENSORA_PLAIN_PROMPT, &wanted);
+  return wanted;
+}
+
 GstFlowReturn
 gst_opensora_text_encode(GstOpenSoraText *self, GstElement *element, OsrModel *model,
                          const GstOpenSoraTextClip *clip, GCancellable *cancellable,
@@ -194,7 +207,8 @@ gst_opensora_text_encode(GstOpenSoraText *self, GstElement *element, OsrModel *m
   const OsrModelDir *dir = osr_model_get_dir(model);
   g_autofree char *negative = NULL;
   g_autofree char *text = NULL;
-  OsrTensor *tensors[4] = { NULL };
+  const gboolean plain = wants_plain_prompt(element);
+  OsrTensor *tensors[GST_OPENSORA_PLAIN_PROMPT_MEMORY + 2] = { NULL };
   GstOpenSoraProgress progress = { 0 };
   GstStructure *meta;
   GError *error = NULL;
@@ -228,9 +242,11 @@ gst_opensora_text_encode(GstOpenSoraText *self, GstElement *element, OsrModel *m
                               "Encoding the prompt", clip->prompt, clip->clip);
   ok = encode_one(element, model, text, "prompt", tensors, cancellable, &error) &&
        encode_one(element, model, negative ? negative : "", "negative prompt", tensors + 2,
-                  cancellable, &error);
+                  cancellable, &error) &&
+       (!plain || encode_one(element, model, clip->prompt, "prompt",
+                             tensors + GST_OPENSORA_PLAIN_PROMPT_MEMORY, cancellable, &error));
   if (ok) {
-    *buffer = gst_opensora_buffer_new(tensors, G_N_ELEMENTS(tensors));
+    *buffer = gst_opensora_buffer_new(tensors, GST_OPENSORA_PLAIN_PROMPT_MEMORY + (plain ? 2 : 0));
     meta = gst_opensora_clip_meta_add(*buffer, NULL);
     gst_structure_set(meta, "prompt", G_TYPE_STRING, clip->prompt, "model", G_TYPE_STRING,
                       dir->name, "clip", G_TYPE_UINT, clip->clip, "seed", G_TYPE_UINT64,
@@ -257,7 +273,9 @@ gst_opensora_text_encode(GstOpenSoraText *self, GstElement *element, OsrModel *m
 GstCaps *
 gst_opensora_text_caps(OsrModel *model)
 {
-  GstCaps *caps = gst_caps_from_string(GST_OPENSORA_CONDITIONING_CAPS ", " GST_OPENSORA_RATE_FIELD);
+  GstCaps *caps = gst_caps_from_string(GST_OPENSORA_CONDITIONING_CAPS
+                                       ", " GST_OPENSORA_RATE_FIELD ", " GST_OPENSORA_PLAIN_PROMPT
+                                       " = (boolean) { false, true }");
 
   if (model)
     gst_caps_set_simple(caps, "family", G_TYPE_STRING, osr_model_get_dir(model)->family, NULL);
