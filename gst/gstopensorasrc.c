@@ -9,6 +9,9 @@
  * is a picture that the clip begins with. The elements inside are children named "text",
  * "denoise" and "decode" (see #GstChildProxy).
  *
+ * With "image-model-location", a model of pictures (FLUX.1) makes the first frame of every clip
+ * from its prompt. Its elements are in a child named "picture".
+ *
  * Their progress messages become one progress "generate" a clip, from the prompt (of later clips:
  * from the denoising) to the last frame. Their element messages "opensora-progress" are theirs.
  *
@@ -23,7 +26,7 @@
 #include <gst/gst.h>
 
 #include "cuda/gstopensoracuda.h"
-#include "gstopensora.h"
+#include "gstopensorapicture.h"
 
 GST_DEBUG_CATEGORY_STATIC(gst_opensora_src_debug);
 #define GST_CAT_DEFAULT gst_opensora_src_debug
@@ -59,8 +62,12 @@ struct _GstOpenSoraSrc {
   GstBin parent;
 
   GstElement *child[N_CHILDREN]; /* owned by the bin */
+  /* Between READY and PAUSED; NULL without a model of pictures. Owned by the bin too. */
+  GstElement *tee, *picture;
+  GstPad *reference; /* of the denoiser */
 
   /* Object lock. */
+  char *image_model;
   gboolean generating;  /* a clip's progress is open, */
   guint clip;           /* this one's */
   gboolean text_counts; /* nothing has been denoised yet */
@@ -79,8 +86,9 @@ GST_ELEMENT_REGISTER_DEFINE_WITH_CODE(opensorasrc, "opensorasrc", GST_RANK_NONE,
                                       GST_DEBUG_CATEGORY_INIT(gst_opensora_src_debug, "opensorasrc",
                                                               0, "Open-Sora video source"));
 
-/* By property id, from 1; made once in class_init(). */
+/* By property id, from 1; made once in class_init(). After them comes our own property. */
 static GArray *proxies;
+#define PROP_IMAGE_MODEL (proxies->len + 1)
 
 static void
 gst_opensora_src_set_property(GObject *object, guint id, const GValue *value, GParamSpec *pspec)
@@ -88,6 +96,15 @@ gst_opensora_src_set_property(GObject *object, guint id, const GValue *value, GP
   GstOpenSoraSrc *self = GST_OPENSORA_SRC(object);
   const Proxy *proxy = &g_array_index(proxies, Proxy, id - 1);
 
+  if (id == PROP_IMAGE_MODEL) {
+    const char *location = g_value_get_string(value);
+
+    GST_OBJECT_LOCK(self);
+    g_free(self->image_model);
+    self->image_model = location && *location ? g_strdup(location) : NULL;
+    GST_OBJECT_UNLOCK(self);
+    return;
+  }
   if (!proxy->all) {
     g_object_set_property(G_OBJECT(self->child[proxy->child]), proxy->child_property, value);
     return;
@@ -102,6 +119,12 @@ gst_opensora_src_get_property(GObject *object, guint id, GValue *value, GParamSp
   GstOpenSoraSrc *self = GST_OPENSORA_SRC(object);
   const Proxy *proxy = &g_array_index(proxies, Proxy, id - 1);
 
+  if (id == PROP_IMAGE_MODEL) {
+    GST_OBJECT_LOCK(self);
+    g_value_set_string(value, self->image_model);
+    GST_OBJECT_UNLOCK(self);
+    return;
+  }
   g_object_get_property(G_OBJECT(self->child[proxy->child]), proxy->child_property, value);
 }
 
@@ -181,30 +204,37 @@ install_child_properties(GObjectClass *klass)
 /* One progress a clip */
 
 /* How far a clip is when a stage begins and when it ends, in percent: nearly all time goes into
- * denoising. */
+ * denoising. Without and with a picture first. */
 static const struct {
   const char *stage;
   int from, to;
-} shares[] = { { "text", 0, 5 }, { "denoise", 5, 90 }, { "decode", 90, 100 } };
+} shares[2][4] = {
+  { { "text", 0, 5 }, { "denoise", 5, 90 }, { "decode", 90, 100 } },
+  { { "text", 0, 5 }, { "picture", 5, 30 }, { "denoise", 30, 90 }, { "decode", 90, 100 } },
+};
 
 /* What a child's progress means for that of the clip: TRUE with the @type and @percent (-1: not
- * told) to post. Prompts of later clips are encoded while one is being denoised: that is not
- * told, and does not open a progress, which in PAUSED nothing might ever close. */
+ * told) to post. Prompts of later clips are encoded, and their pictures made, while one is being
+ * denoised: that is not told, and does not open a progress, which in PAUSED nothing might ever
+ * close. */
 static gboolean
 merge_progress(GstOpenSoraSrc *self, const char *stage, guint clip, gint stage_percent,
                GstProgressType *type, int *percent)
 {
-  const gboolean text = g_str_equal(stage, "text"), decode = g_str_equal(stage, "decode");
+  const gboolean decode = g_str_equal(stage, "decode");
+  const gboolean early = g_str_equal(stage, "text") || g_str_equal(stage, "picture");
+  const guint way = self->picture != NULL;
   gboolean ours;
 
   *percent = -1;
-  for (guint i = 0; i < G_N_ELEMENTS(shares); i++)
-    if (g_str_equal(stage, shares[i].stage))
-      *percent = shares[i].from + (shares[i].to - shares[i].from) * stage_percent / 100;
+  for (guint i = 0; i < G_N_ELEMENTS(shares[way]) && shares[way][i].stage; i++)
+    if (g_str_equal(stage, shares[way][i].stage))
+      *percent =
+          shares[way][i].from + (shares[way][i].to - shares[way][i].from) * stage_percent / 100;
 
   GST_OBJECT_LOCK(self);
   if (*type == GST_PROGRESS_TYPE_START && !self->generating && !decode &&
-      (!text || self->text_counts)) {
+      (!early || self->text_counts)) {
     self->generating = ours = TRUE;
     self->clip = clip;
   } else {
@@ -214,7 +244,7 @@ merge_progress(GstOpenSoraSrc *self, const char *stage, guint clip, gint stage_p
     else if (ours && *type != GST_PROGRESS_TYPE_CONTINUE)
       self->generating = FALSE;
   }
-  if (!text)
+  if (!early)
     self->text_counts = FALSE;
   GST_OBJECT_UNLOCK(self);
   return ours;
@@ -237,6 +267,14 @@ handle_progress(GstOpenSoraSrc *self, GstMessage *message)
   gst_message_parse_progress(message, &type, &stage, &text);
   gst_structure_get_uint(s, "clip", &clip);
   gst_structure_get_int(s, "percent", &stage_percent);
+  if (self->picture &&
+      gst_object_has_as_ancestor(GST_MESSAGE_SRC(message), GST_OBJECT(self->picture))) {
+    /* Of the picture's stages only the denoising takes time. */
+    if (!g_str_equal(stage, "denoise"))
+      stage_percent = 100;
+    g_free(stage);
+    stage = g_strdup("picture");
+  }
   if (merge_progress(self, stage, clip, stage_percent, &type, &percent)) {
     merged = gst_message_new_progress(GST_OBJECT(self), type, "generate", text);
     fields = gst_message_writable_structure(merged);
@@ -257,18 +295,99 @@ gst_opensora_src_handle_message(GstBin *bin, GstMessage *message)
     GST_BIN_CLASS(gst_opensora_src_parent_class)->handle_message(bin, message);
 }
 
+/* The picture before the clip */
+
+static void
+remove_picture(GstOpenSoraSrc *self)
+{
+  if (!self->picture)
+    return;
+  gst_element_set_state(self->tee, GST_STATE_NULL);
+  gst_element_set_state(self->picture, GST_STATE_NULL);
+  gst_bin_remove(GST_BIN(self), self->tee);
+  gst_bin_remove(GST_BIN(self), self->picture);
+  gst_element_release_request_pad(self->child[DENOISE], self->reference);
+  gst_clear_object(&self->reference);
+  self->tee = self->picture = NULL;
+  gst_element_link(self->child[TEXT], self->child[DENOISE]);
+}
+
+/* The conditioning goes to both; the picture's latent is the clip's reference. */
+static gboolean
+link_picture(GstOpenSoraSrc *self)
+{
+  g_autoptr(GstPad) latents = gst_element_get_static_pad(self->picture, "src");
+
+  gst_element_unlink(self->child[TEXT], self->child[DENOISE]);
+  self->reference = gst_element_request_pad_simple(self->child[DENOISE], "reference_%u");
+  return self->reference && gst_element_link(self->child[TEXT], self->tee) &&
+         gst_element_link(self->tee, self->picture) &&
+         gst_element_link_pads(self->tee, NULL, self->child[DENOISE], "sink") &&
+         gst_pad_link(latents, self->reference) == GST_PAD_LINK_OK;
+}
+
+/* FALSE if there is to be a picture and cannot be one: an error has been posted. */
+static gboolean
+add_picture(GstOpenSoraSrc *self)
+{
+  g_autofree char *location = NULL;
+  GError *error = NULL;
+  GstElement *tee;
+
+  GST_OBJECT_LOCK(self);
+  location = g_strdup(self->image_model);
+  GST_OBJECT_UNLOCK(self);
+  if (!location)
+    return TRUE;
+  tee = gst_element_factory_make("tee", NULL);
+  if (!tee) {
+    GST_ELEMENT_ERROR(self, CORE, MISSING_PLUGIN,
+                      ("image-model-location needs the element \"tee\" of GStreamer itself."),
+                      (NULL));
+    return FALSE;
+  }
+  self->picture =
+      gst_opensora_picture_new(location, self->child[DENOISE], self->child[DECODE], &error);
+  if (!self->picture) {
+    gst_object_unref(gst_object_ref_sink(tee));
+    gst_opensora_post_error(GST_ELEMENT(self), error);
+    return FALSE;
+  }
+  self->tee = tee;
+  gst_bin_add_many(GST_BIN(self), self->tee, self->picture, NULL);
+  if (link_picture(self))
+    return TRUE;
+  GST_ELEMENT_ERROR(self, CORE, FAILED, ("Cannot link the model of pictures."), (NULL));
+  remove_picture(self);
+  return FALSE;
+}
+
 static GstStateChangeReturn
 gst_opensora_src_change_state(GstElement *element, GstStateChange transition)
 {
   GstOpenSoraSrc *self = GST_OPENSORA_SRC(element);
+  GstStateChangeReturn ret;
 
   if (transition == GST_STATE_CHANGE_READY_TO_PAUSED) {
+    if (!add_picture(self))
+      return GST_STATE_CHANGE_FAILURE;
     GST_OBJECT_LOCK(self);
     self->generating = FALSE;
     self->text_counts = TRUE;
     GST_OBJECT_UNLOCK(self);
   }
-  return GST_ELEMENT_CLASS(gst_opensora_src_parent_class)->change_state(element, transition);
+  ret = GST_ELEMENT_CLASS(gst_opensora_src_parent_class)->change_state(element, transition);
+  if (transition == GST_STATE_CHANGE_PAUSED_TO_READY ||
+      (transition == GST_STATE_CHANGE_READY_TO_PAUSED && ret == GST_STATE_CHANGE_FAILURE))
+    remove_picture(self);
+  return ret;
+}
+
+static void
+gst_opensora_src_finalize(GObject *object)
+{
+  g_free(GST_OPENSORA_SRC(object)->image_model);
+  G_OBJECT_CLASS(gst_opensora_src_parent_class)->finalize(object);
 }
 
 static void
@@ -279,7 +398,16 @@ gst_opensora_src_class_init(GstOpenSoraSrcClass *klass)
 
   object_class->set_property = gst_opensora_src_set_property;
   object_class->get_property = gst_opensora_src_get_property;
+  object_class->finalize = gst_opensora_src_finalize;
   install_child_properties(object_class);
+  g_object_class_install_property(
+      object_class, PROP_IMAGE_MODEL,
+      g_param_spec_string("image-model-location", "Image model location",
+                          "Folder of a model of pictures (FLUX.1) that makes the first frame of "
+                          "every clip from its prompt; may be that of model-location. Unset: "
+                          "clips are made from text alone, or begin with \"image\"",
+                          NULL,
+                          G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | GST_PARAM_MUTABLE_READY));
 
   gst_element_class_set_static_metadata(element_class, "Open-Sora video source", "Source/Video",
                                         "Generates video from a prompt",
