@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../host.h"
+
 static int
 cpu_device_count(char *why, size_t why_size)
 {
@@ -83,25 +85,6 @@ cpu_close(OsrOpsContext *ctx)
 }
 
 static OsrResult
-cpu_mem_set(OsrOpsContext *ctx, void *ptr, int byte, size_t size)
-{
-  (void) ctx;
-  if (size > 0)
-    memset(ptr, byte, size);
-  return OSR_OK;
-}
-
-static OsrResult
-cpu_copy(OsrOpsContext *ctx, OsrCopy kind, void *dst, const void *src, size_t size)
-{
-  if (size == 0)
-    return OSR_OK;
-  memmove(dst, src, size);
-  osr_count_copy(ctx, kind, size);
-  return OSR_OK;
-}
-
-static OsrResult
 cpu_synchronize(OsrOpsContext *ctx)
 {
   (void) ctx;
@@ -133,11 +116,11 @@ const OsrBackend osr_backend_cpu = {
     .device_count = cpu_device_count,
     .open = cpu_open,
     .close = cpu_close,
-    .mem_info = osr_cpu_mem_info,
-    .mem_alloc = osr_cpu_mem_alloc,
-    .mem_free = osr_cpu_mem_free,
-    .mem_set = cpu_mem_set,
-    .copy = cpu_copy,
+    .mem_info = osr_host_mem_info,
+    .mem_alloc = osr_host_mem_alloc,
+    .mem_free = osr_host_mem_free,
+    .mem_set = osr_host_mem_set,
+    .copy = osr_host_copy,
     .synchronize = cpu_synchronize,
     .mark = osr_mark_at_once,
     .wait = osr_wait_at_once,

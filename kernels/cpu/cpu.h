@@ -7,7 +7,6 @@
  *                                 and give these to the threads
  *   norm.c, layout.c, frame.c     the rest of the table
  *   threads.[ch]                  the threads of a context
- *   memory.c                      blocks, and how much memory there is
  *   cpu.c                         the table itself, choice of loops
  *
  * Results do not depend on the number of threads: what one item of work computes does not.
@@ -27,12 +26,6 @@ typedef struct OsrCpu {
   OsrThreads *threads;
   int n_threads;
 } OsrCpu;
-
-/* --- memory.c --- */
-
-OsrResult osr_cpu_mem_info(OsrOpsContext *ctx, size_t *free, size_t *total);
-void *osr_cpu_mem_alloc(OsrOpsContext *ctx, size_t size);
-void osr_cpu_mem_free(OsrOpsContext *ctx, void *ptr, size_t size);
 
 static inline const OsrLoops *
 osr_cpu_loops(const OsrOpsContext *ctx)

@@ -95,7 +95,7 @@ if has_mode tune; then
   done
 fi
 ${CC:-gcc} -std=c17 -D_GNU_SOURCE -O2 -ffp-contract=off -I"$top/kernels" \
-  "$top"/tests/kernels/*.c "$top"/kernels/ref/*.c -o "$out/checkops" -lm -ldl
+  "$top"/tests/kernels/*.c "$top"/kernels/host.c "$top"/kernels/ref/*.c -o "$out/checkops" -lm -ldl
 wait $build
 wait
 module=$out/libopensora-cuda.so

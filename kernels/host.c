@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Host memory: how much there is to be had, and blocks of it. */
-#include "cpu.h"
+#include "host.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+#include "common.h"
 
 #define ALIGNMENT ((size_t) 64)
 /* From here on a block is worth huge pages: fewer page faults when it is first written, and
@@ -66,7 +69,7 @@ group_leaves(void)
 }
 
 OsrResult
-osr_cpu_mem_info(OsrOpsContext *ctx, size_t *free, size_t *total)
+osr_host_mem_info(OsrOpsContext *ctx, size_t *free, size_t *total)
 {
   const long page = sysconf(_SC_PAGESIZE), pages = sysconf(_SC_PHYS_PAGES);
   const long idle = sysconf(_SC_AVPHYS_PAGES);
@@ -74,7 +77,8 @@ osr_cpu_mem_info(OsrOpsContext *ctx, size_t *free, size_t *total)
   size_t leaves;
 
   if (page <= 0 || pages <= 0 || idle < 0)
-    return osr_fail(ctx, OSR_ERR_DEVICE, "cpu: the system does not tell its memory size");
+    return osr_fail(ctx, OSR_ERR_DEVICE, "%s: the system does not tell its memory size",
+                    ctx->backend->name);
   *total = (size_t) pages * (size_t) page;
   *free = (size_t) idle * (size_t) page;
 
@@ -94,11 +98,11 @@ there_is(OsrOpsContext *ctx, size_t size)
 {
   size_t free, total;
 
-  return size < ASK_FROM || osr_cpu_mem_info(ctx, &free, &total) != OSR_OK || size <= free;
+  return size < ASK_FROM || osr_host_mem_info(ctx, &free, &total) != OSR_OK || size <= free;
 }
 
 void *
-osr_cpu_mem_alloc(OsrOpsContext *ctx, size_t size)
+osr_host_mem_alloc(OsrOpsContext *ctx, size_t size)
 {
   const size_t alignment = size >= HUGE_FROM ? HUGE_PAGE : ALIGNMENT;
   size_t rounded;
@@ -118,9 +122,28 @@ osr_cpu_mem_alloc(OsrOpsContext *ctx, size_t size)
 }
 
 void
-osr_cpu_mem_free(OsrOpsContext *ctx, void *ptr, size_t size)
+osr_host_mem_free(OsrOpsContext *ctx, void *ptr, size_t size)
 {
   (void) ctx;
   (void) size;
   free(ptr);
+}
+
+OsrResult
+osr_host_mem_set(OsrOpsContext *ctx, void *ptr, int byte, size_t size)
+{
+  (void) ctx;
+  if (size > 0)
+    memset(ptr, byte, size);
+  return OSR_OK;
+}
+
+OsrResult
+osr_host_copy(OsrOpsContext *ctx, OsrCopy kind, void *dst, const void *src, size_t size)
+{
+  if (size == 0)
+    return OSR_OK;
+  memmove(dst, src, size);
+  osr_count_copy(ctx, kind, size);
+  return OSR_OK;
 }
