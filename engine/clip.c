@@ -253,11 +253,49 @@ pooled_index(const OsrClipConfig *c, const gint32 *ids, guint n_ids)
   return best;
 }
 
+/* What comes before the layers. */
+static gboolean
+embed(Pass *p, OsrClip *clip, const OsrTensor *ids, GCancellable *cancellable, GError **error)
+{
+  g_autoptr(OsrDeviceLocker) locker = osr_device_locker_new(clip->device, cancellable, error);
+  const OsrClipConfig *c = &clip->config;
+
+  if (!locker)
+    return FALSE;
+  osr_run(&p->run, embedding,
+          &(OsrEmbedding){
+              .dtype = clip->dtype,
+              .m = p->length,
+              .n = (int) c->hidden_size,
+              .vocab = (int) c->vocab_size,
+              .n_positions = (int) c->max_position_embeddings,
+              .ids = ids->data,
+              .table = clip->tokens->data,
+              .positions = clip->positions->data,
+              .y = p->x->data,
+          });
+  return osr_run_check(&p->run, error, "clip: embedding");
+}
+
+/* What comes after them: row @end of x as @pooled, all of it as @hidden (may be NULL). */
+static gboolean
+finish(Pass *p, OsrClip *clip, gint64 end, OsrTensor *pooled, OsrTensor *hidden,
+       GCancellable *cancellable, GError **error)
+{
+  g_autoptr(OsrDeviceLocker) locker = osr_device_locker_new(clip->device, cancellable, error);
+
+  if (!locker)
+    return FALSE;
+  layer_norm(p, &clip->final_norm, end, 1, pooled);
+  if (hidden)
+    layer_norm(p, &clip->final_norm, 0, p->length, hidden);
+  return osr_run_check(&p->run, error, "clip: final norm");
+}
+
 OsrTensor *
 osr_clip_encode(OsrClip *clip, const gint32 *ids, guint n_ids, OsrTensor **hidden,
                 GCancellable *cancellable, GError **error)
 {
-  G_GNUC_UNUSED g_autoptr(OsrDeviceLocker) locker = osr_device_locker_new(clip->device);
   const OsrClipConfig *c = &clip->config;
   gint64 d = c->hidden_size, length;
   Pass p = { .run = osr_run_start(clip->device, clip->dtype), .config = c };
@@ -282,29 +320,18 @@ osr_clip_encode(OsrClip *clip, const gint32 *ids, guint n_ids, OsrTensor **hidde
     return NULL;
   p.x = x, p.norm = norm, p.qkv = qkv, p.o = o, p.wide = wide;
 
-  osr_run(&p.run, embedding,
-          &(OsrEmbedding){
-              .dtype = clip->dtype,
-              .m = length,
-              .n = (int) d,
-              .vocab = (int) c->vocab_size,
-              .n_positions = (int) c->max_position_embeddings,
-              .ids = device_ids->data,
-              .table = clip->tokens->data,
-              .positions = clip->positions->data,
-              .y = x->data,
-          });
+  if (!embed(&p, clip, device_ids, cancellable, error))
+    return NULL;
   for (guint i = 0; i < c->num_hidden_layers; i++) {
-    if (g_cancellable_set_error_if_cancelled(cancellable, error))
+    g_autoptr(OsrDeviceLocker) locker = osr_device_locker_new(clip->device, cancellable, error);
+
+    if (!locker)
       return NULL;
     layer(&p, &clip->layers[i]);
     if (!osr_run_check(&p.run, error, "clip: layer %u", i))
       return NULL;
   }
-  layer_norm(&p, &clip->final_norm, end, 1, pooled);
-  if (hidden)
-    layer_norm(&p, &clip->final_norm, 0, length, norm);
-  if (!osr_run_check(&p.run, error, "clip: final norm"))
+  if (!finish(&p, clip, end, pooled, hidden ? norm : NULL, cancellable, error))
     return NULL;
   if (hidden)
     *hidden = g_steal_pointer(&norm);

@@ -5,7 +5,9 @@
 #include <gmodule.h>
 #include <string.h>
 
+#include "device-private.h"
 #include "error.h"
+#include "fair-lock.h"
 #include "log-private.h"
 
 #define MODULE_FILE "libopensora-cuda." G_MODULE_SUFFIX
@@ -21,7 +23,7 @@ struct _OsrDevice {
   OsrDType dtype;
   OsrOpsContext ctx;
   OsrPool *pool;
-  GRecMutex lock;
+  OsrFairLock lock;    /* of ctx, but for what device-private.h says */
   char *scratch_error; /* why the last scratch_alloc failed, for osr_device_check() */
   gint failed;         /* atomic: the device has, and somebody has been told so */
 };
@@ -56,6 +58,7 @@ osr_device_ref(OsrDevice *device)
   return device;
 }
 
+/* Nobody else has the device any more, so nothing here needs its lock. */
 static void
 close_device(OsrDevice *device)
 {
@@ -67,7 +70,7 @@ close_device(OsrDevice *device)
   }
   osr_pool_free(device->pool);
   device->ctx.backend->close(&device->ctx);
-  g_rec_mutex_clear(&device->lock);
+  osr_fair_lock_clear(&device->lock);
   g_free(device->scratch_error);
   g_free(device->name);
   g_free(device);
@@ -90,6 +93,7 @@ osr_device_unref(OsrDevice *device)
     close_device(device);
 }
 
+/* Called by ops, with the lock held. */
 static void *
 scratch_alloc(void *user, size_t size)
 {
@@ -144,7 +148,7 @@ open_device(const OsrBackend *backend, const char *name, int index, gboolean is_
   device->name = g_strdup(name);
   device->is_host = is_host;
   device->dtype = default_dtype(backend, is_host);
-  g_rec_mutex_init(&device->lock);
+  osr_fair_lock_init(&device->lock);
   if (is_host)
     osr_pool_set_trim_threshold(device->pool, HOST_CACHE);
 
@@ -348,18 +352,37 @@ osr_device_supports_dtype(OsrDevice *device, OsrDType dtype)
   return (guint) dtype < OSR_N_DTYPES && (device->ctx.backend->dtypes & (1u << dtype)) != 0;
 }
 
-void
-osr_device_set_threads(OsrDevice *device, int n_threads)
+gboolean
+osr_device_set_threads(OsrDevice *device, int n_threads, GError **error)
 {
+  OsrOpsContext *ctx = &device->ctx, other = { .n_threads = n_threads };
+  gboolean ok = TRUE;
+
+  if (n_threads < 0 || n_threads > OSR_DEVICE_MAX_THREADS) {
+    g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
+                "%d threads are not possible: 1 to %d are, or 0 for all there are", n_threads,
+                OSR_DEVICE_MAX_THREADS);
+    return FALSE;
+  }
   osr_device_lock(device);
-  /* A backend makes its threads when it is opened. Opening a CPU again cannot fail for want
-   * of a device; where it fails for want of memory, the ops say so. */
-  if (device->is_host && MAX(n_threads, 0) != device->ctx.n_threads) {
-    device->ctx.backend->close(&device->ctx);
-    device->ctx.n_threads = MAX(n_threads, 0);
-    device->ctx.backend->open(&device->ctx, 0);
+  /* A backend makes its threads when it is opened. The one in use is closed when the other is
+   * there, and lends its place. */
+  if (device->is_host && n_threads != ctx->n_threads) {
+    ok = ctx->backend->open(&other, 0) == OSR_OK;
+    if (ok) {
+      gpointer impl = ctx->impl;
+
+      g_atomic_pointer_set(&ctx->impl, other.impl);
+      ctx->n_threads = n_threads;
+      other.impl = impl;
+      ctx->backend->close(&other);
+    } else {
+      g_set_error(error, OSR_ERROR, OSR_ERROR_MEMORY, "%s cannot have %d threads: %s", device->name,
+                  n_threads, osr_context_reason(&other));
+    }
   }
   osr_device_unlock(device);
+  return ok;
 }
 
 OsrOpsContext *
@@ -374,95 +397,40 @@ osr_device_get_ops(OsrDevice *device)
   return &device->ctx.backend->ops;
 }
 
+/* Of a failure that somebody did not ask about. */
+static void
+forget_failure(OsrDevice *device)
+{
+  device->ctx.error[0] = '\0';
+  g_clear_pointer(&device->scratch_error, g_free);
+}
+
+gboolean
+osr_device_lock_cancellable(OsrDevice *device, GCancellable *cancellable, GError **error)
+{
+  if (!osr_fair_lock_take(&device->lock, cancellable, error))
+    return FALSE;
+  if (osr_fair_lock_is_outermost(&device->lock))
+    forget_failure(device);
+  return TRUE;
+}
+
 void
 osr_device_lock(OsrDevice *device)
 {
-  g_rec_mutex_lock(&device->lock);
+  osr_device_lock_cancellable(device, NULL, NULL);
 }
 
 void
 osr_device_unlock(OsrDevice *device)
 {
-  g_rec_mutex_unlock(&device->lock);
+  osr_fair_lock_give(&device->lock);
 }
 
-gboolean
-osr_device_synchronize(OsrDevice *device, GError **error)
+guint
+osr_device_n_waiters(OsrDevice *device)
 {
-  OsrResult result = device->ctx.backend->synchronize(&device->ctx);
-
-  return osr_device_check(device, result, "waiting for the device", error);
-}
-
-gboolean
-osr_device_mark(OsrDevice *device, guint64 *mark, GError **error)
-{
-  uint64_t number = 0;
-  gboolean ok;
-
-  osr_device_lock(device);
-  ok = osr_device_check(device, device->ctx.backend->mark(&device->ctx, &number),
-                        "marking the work of the device", error);
-  osr_device_unlock(device);
-  *mark = number;
-  return ok;
-}
-
-gboolean
-osr_device_wait(OsrDevice *device, guint64 mark, const char *what, GError **error)
-{
-  const OsrBackend *backend = device->ctx.backend;
-  gboolean ok;
-
-  if (backend->wait(&device->ctx, mark) == OSR_OK)
-    return TRUE;
-  /* The reason is in a place that all threads write to, so it is asked for again when nobody
-   * else does. */
-  osr_device_lock(device);
-  ok = osr_device_check(device, backend->wait(&device->ctx, mark), what, error);
-  osr_device_unlock(device);
-  return ok;
-}
-
-gboolean
-osr_device_upload(OsrDevice *device, gpointer dst, gconstpointer src, gsize size, GError **error)
-{
-  OsrResult result;
-
-  if (size == 0)
-    return TRUE;
-  result = device->ctx.backend->copy(&device->ctx, OSR_COPY_TO_DEVICE, dst, src, size);
-  return osr_device_check(device, result, "copying to the device", error);
-}
-
-gboolean
-osr_device_download(OsrDevice *device, gpointer dst, gconstpointer src, gsize size, GError **error)
-{
-  OsrResult result;
-
-  if (size == 0)
-    return TRUE;
-  result = device->ctx.backend->copy(&device->ctx, OSR_COPY_TO_HOST, dst, src, size);
-  return osr_device_check(device, result, "copying from the device", error);
-}
-
-void
-osr_device_get_copies(OsrDevice *device, OsrDeviceCopies *copies)
-{
-  guint64 n[OSR_N_COPIES], bytes[OSR_N_COPIES];
-
-  for (guint i = 0; i < OSR_N_COPIES; i++) {
-    n[i] = __atomic_load_n(&device->ctx.n_copies[i], __ATOMIC_RELAXED);
-    bytes[i] = __atomic_load_n(&device->ctx.copied_bytes[i], __ATOMIC_RELAXED);
-  }
-  *copies = (OsrDeviceCopies){
-    .to_device = n[OSR_COPY_TO_DEVICE],
-    .to_host = n[OSR_COPY_TO_HOST],
-    .on_device = n[OSR_COPY_ON_DEVICE],
-    .bytes_to_device = bytes[OSR_COPY_TO_DEVICE],
-    .bytes_to_host = bytes[OSR_COPY_TO_HOST],
-    .bytes_on_device = bytes[OSR_COPY_ON_DEVICE],
-  };
+  return osr_fair_lock_n_waiters(&device->lock);
 }
 
 static int
@@ -482,24 +450,131 @@ error_code(OsrResult result)
   }
 }
 
+/* @ctx: the one that the call was made on. */
+static gboolean
+check_call(OsrDevice *device, const OsrOpsContext *ctx, OsrResult result, const char *what,
+           GError **error)
+{
+  if (result == OSR_OK)
+    return TRUE;
+  g_set_error(error, OSR_ERROR, error_code(result), "%s: %s (device %s)", what,
+              osr_context_reason(ctx), device->name);
+  if (result == OSR_ERR_DEVICE)
+    g_atomic_int_set(&device->failed, TRUE);
+  return FALSE;
+}
+
 gboolean
 osr_device_check(OsrDevice *device, OsrResult result, const char *what, GError **error)
 {
-  OsrOpsContext *ctx = &device->ctx;
-  const char *why = ctx->error[0] ? ctx->error : "no reason given";
-
   if (result == OSR_OK)
     return TRUE;
   if (result == OSR_ERR_MEMORY && device->scratch_error)
-    g_set_error(error, OSR_ERROR, OSR_ERROR_MEMORY, "%s: %s (%s)", what, why,
-                device->scratch_error);
+    g_set_error(error, OSR_ERROR, OSR_ERROR_MEMORY, "%s: %s (%s)", what,
+                osr_context_reason(&device->ctx), device->scratch_error);
   else
-    g_set_error(error, OSR_ERROR, error_code(result), "%s: %s (device %s)", what, why,
-                device->name);
-  if (result == OSR_ERR_DEVICE)
-    g_atomic_int_set(&device->failed, TRUE);
+    check_call(device, &device->ctx, result, what, error);
   /* Neither may turn up in the message of a later failure. */
-  ctx->error[0] = '\0';
-  g_clear_pointer(&device->scratch_error, g_free);
+  forget_failure(device);
   return FALSE;
+}
+
+gboolean
+osr_device_get_memory(OsrDevice *device, guint64 *free_bytes, guint64 *total, GError **error)
+{
+  OsrOpsContext ctx = osr_context_for_call(&device->ctx);
+  size_t n_free = 0, n_total = 0;
+
+  if (!check_call(device, &ctx, ctx.backend->mem_info(&ctx, &n_free, &n_total),
+                  "asking for the device's memory", error))
+    return FALSE;
+  if (free_bytes)
+    *free_bytes = n_free;
+  if (total)
+    *total = n_total;
+  return TRUE;
+}
+
+gboolean
+osr_device_synchronize(OsrDevice *device, GError **error)
+{
+  OsrOpsContext ctx = osr_context_for_call(&device->ctx);
+
+  return check_call(device, &ctx, ctx.backend->synchronize(&ctx), "waiting for the device", error);
+}
+
+gboolean
+osr_device_mark(OsrDevice *device, guint64 *mark, GError **error)
+{
+  uint64_t number = 0;
+  gboolean ok;
+
+  osr_device_lock(device);
+  ok = osr_device_check(device, device->ctx.backend->mark(&device->ctx, &number),
+                        "marking the work of the device", error);
+  osr_device_unlock(device);
+  *mark = number;
+  return ok;
+}
+
+gboolean
+osr_device_wait(OsrDevice *device, guint64 mark, const char *what, GError **error)
+{
+  OsrOpsContext ctx = osr_context_for_call(&device->ctx);
+
+  return check_call(device, &ctx, ctx.backend->wait(&ctx, mark), what, error);
+}
+
+static gboolean
+copy(OsrDevice *device, OsrCopy kind, gpointer dst, gconstpointer src, gsize size, const char *what,
+     GError **error)
+{
+  OsrOpsContext ctx = osr_context_for_call(&device->ctx);
+
+  if (size == 0)
+    return TRUE;
+  if (!check_call(device, &ctx, ctx.backend->copy(&ctx, kind, dst, src, size), what, error))
+    return FALSE;
+  osr_count_copy(&device->ctx, kind, size);
+  return TRUE;
+}
+
+gboolean
+osr_device_upload(OsrDevice *device, gpointer dst, gconstpointer src, gsize size, GError **error)
+{
+  return copy(device, OSR_COPY_TO_DEVICE, dst, src, size, "copying to the device", error);
+}
+
+gboolean
+osr_device_download(OsrDevice *device, gpointer dst, gconstpointer src, gsize size, GError **error)
+{
+  return copy(device, OSR_COPY_TO_HOST, dst, src, size, "copying from the device", error);
+}
+
+gboolean
+osr_device_clear(OsrDevice *device, gpointer dst, gsize size, const char *what, GError **error)
+{
+  OsrOpsContext ctx = osr_context_for_call(&device->ctx);
+
+  return size == 0 ||
+         check_call(device, &ctx, ctx.backend->mem_set(&ctx, dst, 0, size), what, error);
+}
+
+void
+osr_device_get_copies(OsrDevice *device, OsrDeviceCopies *copies)
+{
+  guint64 n[OSR_N_COPIES], bytes[OSR_N_COPIES];
+
+  for (guint i = 0; i < OSR_N_COPIES; i++) {
+    n[i] = __atomic_load_n(&device->ctx.n_copies[i], __ATOMIC_RELAXED);
+    bytes[i] = __atomic_load_n(&device->ctx.copied_bytes[i], __ATOMIC_RELAXED);
+  }
+  *copies = (OsrDeviceCopies){
+    .to_device = n[OSR_COPY_TO_DEVICE],
+    .to_host = n[OSR_COPY_TO_HOST],
+    .on_device = n[OSR_COPY_ON_DEVICE],
+    .bytes_to_device = bytes[OSR_COPY_TO_DEVICE],
+    .bytes_to_host = bytes[OSR_COPY_TO_HOST],
+    .bytes_on_device = bytes[OSR_COPY_ON_DEVICE],
+  };
 }

@@ -58,6 +58,18 @@ frame_init(OsrFrame *frame, OsrTensor *video, guint i, const OsrPicture *picture
   return TRUE;
 }
 
+static gboolean
+convert(OsrDevice *device, FrameOp op, const OsrFrame *frame, GError **error)
+{
+  gboolean ok;
+
+  osr_device_lock(device);
+  ok = osr_device_check(device, op(osr_device_get_context(device), frame), "frame conversion",
+                        error);
+  osr_device_unlock(device);
+  return ok;
+}
+
 /* Runs @op on planes that the device reaches. */
 static gboolean
 run_in_place(OsrDevice *device, FrameOp op, OsrFrame *frame, const OsrPicture *picture,
@@ -66,17 +78,12 @@ run_in_place(OsrDevice *device, FrameOp op, OsrFrame *frame, const OsrPicture *p
   guint rows[3] = { 0 };
   gsize bytes[3] = { 0 };
   const guint n_planes = plane_sizes(picture, rows, bytes);
-  gboolean ok;
 
   for (guint p = 0; p < n_planes; p++) {
     frame->planes[p] = picture->planes[p];
     frame->strides[p] = picture->strides[p];
   }
-  osr_device_lock(device);
-  ok = osr_device_check(device, op(osr_device_get_context(device), frame), "frame conversion",
-                        error);
-  osr_device_unlock(device);
-  return ok;
+  return convert(device, op, frame, error);
 }
 
 /* Runs @op on planes in host memory: there on a host device, else on a staged copy with the
@@ -104,7 +111,6 @@ run(OsrTensor *video, guint i, const OsrPicture *picture, gboolean to_picture, G
   if (!staging)
     return FALSE;
 
-  osr_device_lock(video->device);
   g_autofree guint8 *host = g_malloc(total);
   gsize offset = 0;
 
@@ -117,10 +123,8 @@ run(OsrTensor *video, guint i, const OsrPicture *picture, gboolean to_picture, G
     offset += rows[p] * bytes[p];
   }
   ok = (to_picture || osr_device_upload(video->device, staging->data, host, total, error)) &&
-       osr_device_check(video->device, op(osr_device_get_context(video->device), &frame),
-                        "frame conversion", error) &&
+       convert(video->device, op, &frame, error) &&
        (!to_picture || osr_device_download(video->device, host, staging->data, total, error));
-  osr_device_unlock(video->device);
 
   offset = 0;
   for (guint p = 0; p < n_planes && ok && to_picture; p++) {

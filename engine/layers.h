@@ -9,22 +9,22 @@
 
 G_BEGIN_DECLS
 
-/* g_autoptr(OsrDeviceLocker) locker = osr_device_locker_new(device); holds the lock until
- * the end of the block. */
+/* g_autoptr(OsrDeviceLocker) locker = osr_device_locker_new(device, cancellable, error); holds
+ * the lock until the end of the block. NULL with G_IO_ERROR_CANCELLED if that is cancelled. */
 typedef OsrDevice OsrDeviceLocker;
 
 static inline OsrDeviceLocker *
-osr_device_locker_new(OsrDevice *device)
+osr_device_locker_new(OsrDevice *device, GCancellable *cancellable, GError **error)
 {
-  osr_device_lock(device);
-  return device;
+  return osr_device_lock_cancellable(device, cancellable, error) ? device : NULL;
 }
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(OsrDeviceLocker, osr_device_unlock)
 
 /*
  * A sequence of op calls on one device. The first failure sticks and what follows is
- * skipped, so that a model reads as a straight line and asks osr_run_check() once a block.
+ * skipped, so that a model reads as a straight line and asks osr_run_check() once a block,
+ * before it gives the lock back.
  */
 typedef struct {
   OsrDevice *device; /* borrowed */
@@ -107,7 +107,16 @@ osr_pace_begin(OsrPace *pace, GCancellable *cancellable, GError **error)
          !g_cancellable_set_error_if_cancelled(cancellable, error);
 }
 
-/* After a block, whose name is for the message of its failure. */
+/* Before a block, the lock for it as well: others have their turns between two blocks. */
+static inline OsrDeviceLocker *
+osr_pace_lock(OsrPace *pace, OsrDevice *device, GCancellable *cancellable, GError **error)
+{
+  if (!osr_pace_begin(pace, cancellable, error))
+    return NULL;
+  return osr_device_locker_new(device, cancellable, error);
+}
+
+/* After a block, with its lock. Its name is for the message of its failure. */
 static inline gboolean G_GNUC_PRINTF(3, 4)
     osr_pace_end(OsrPace *pace, GError **error, const char *format, ...)
 {

@@ -104,7 +104,8 @@ random_tensor(OsrLoader *loader, guint n_dims, const gint64 *dims, const char *n
   tensor = osr_tensor_new(loader->device, loader->dtype, n_dims, dims, &loader->error);
   if (!tensor)
     return NULL;
-  osr_device_lock(loader->device);
+  if (!osr_device_lock_cancellable(loader->device, loader->cancellable, &loader->error))
+    return NULL;
   ok = fill_random(loader, tensor, name);
   osr_device_unlock(loader->device);
   return ok ? count(loader, g_steal_pointer(&tensor)) : NULL;

@@ -386,6 +386,8 @@ typedef struct {
   OsrTensor *wide;                          /* [B, L, D + M]: attention's output, MLP's middle */
   OsrTensor *vec;                           /* [B, D], after SiLU in the blocks */
   OsrTensor *mod;                           /* [B, 12 D] */
+  OsrTensor *cos, *sin;                     /* the model's tables, for texts of table_text */
+  gint64 table_text;
 } Pass;
 
 /* vec (+)= out(silu(in(x))) */
@@ -532,7 +534,7 @@ project_qkv(Pass *p, const OsrDense *dense, const OsrTensor *q_scale, const OsrT
   const OsrMmdit *mmdit = p->mmdit;
   gint64 d = mmdit->config.hidden_size, head_dim = d / mmdit->config.num_heads;
   /* The tables may have been made for a longer text. */
-  gint64 table = (mmdit->rope_text - p->rows[TEXT] + row) * (head_dim / 2);
+  gint64 table = (p->table_text - p->rows[TEXT] + row) * (head_dim / 2);
   OsrRows q = osr_rows(p->qkv, row, 0);
 
   osr_run_linear(&p->run, dense, OSR_ACT_NONE, p->batch, rows, osr_rows(p->norm, row, 0), q);
@@ -551,8 +553,8 @@ project_qkv(Pass *p, const OsrDense *dense, const OsrTensor *q_scale, const OsrT
               .k_scale = k_scale->data,
               .eps = NORM_EPS,
               .rope = mmdit->config.use_liger_rope ? OSR_ROPE_HALF : OSR_ROPE_INTERLEAVED,
-              .cos = (const float *) mmdit->rope_cos->data + table,
-              .sin = (const float *) mmdit->rope_sin->data + table,
+              .cos = (const float *) p->cos->data + table,
+              .sin = (const float *) p->sin->data + table,
           });
 }
 
@@ -646,7 +648,9 @@ run_blocks(Pass *p, OsrPace *pace, GCancellable *cancellable, GError **error)
   guint n_doubles = mmdit->config.depth, n_singles = mmdit->config.depth_single_blocks;
 
   for (guint i = 0; i < n_doubles; i++) {
-    if (!osr_pace_begin(pace, cancellable, error))
+    g_autoptr(OsrDeviceLocker) locker = osr_pace_lock(pace, mmdit->device, cancellable, error);
+
+    if (!locker)
       return FALSE;
     double_block(p, &mmdit->doubles[i], n_singles == 0 && i == n_doubles - 1);
     if (!osr_run_check(&p->run, error, "mmdit: double block %u", i) ||
@@ -654,7 +658,9 @@ run_blocks(Pass *p, OsrPace *pace, GCancellable *cancellable, GError **error)
       return FALSE;
   }
   for (guint i = 0; i < n_singles; i++) {
-    if (!osr_pace_begin(pace, cancellable, error))
+    g_autoptr(OsrDeviceLocker) locker = osr_pace_lock(pace, mmdit->device, cancellable, error);
+
+    if (!locker)
       return FALSE;
     single_block(p, &mmdit->singles[i], i == n_singles - 1);
     if (!osr_run_check(&p->run, error, "mmdit: single block %u", i) ||
@@ -721,28 +727,58 @@ check_input(const OsrMmdit *mmdit, const OsrMmditInput *in, GError **error)
 gboolean
 osr_mmdit_prepare(OsrMmdit *mmdit, const OsrMmditInput *input, OsrTensor *tables[2], GError **error)
 {
-  G_GNUC_UNUSED g_autoptr(OsrDeviceLocker) locker = osr_device_locker_new(mmdit->device);
+  g_autoptr(OsrDeviceLocker) locker = osr_device_locker_new(mmdit->device, NULL, error);
 
-  if (!check_input(mmdit, input, error) || !prepare_rope(mmdit, input, input->txt->dims[1], error))
+  if (!locker || !check_input(mmdit, input, error) ||
+      !prepare_rope(mmdit, input, input->txt->dims[1], error))
     return FALSE;
   tables[0] = osr_tensor_ref(mmdit->rope_cos);
   tables[1] = osr_tensor_ref(mmdit->rope_sin);
   return TRUE;
 }
 
+/* What comes before the blocks. The tables stay the pass's if another geometry comes meanwhile. */
+static gboolean
+begin_pass(Pass *p, OsrMmdit *mmdit, const OsrMmditInput *in, GCancellable *cancellable,
+           GError **error)
+{
+  g_autoptr(OsrDeviceLocker) locker = osr_device_locker_new(mmdit->device, cancellable, error);
+
+  if (!locker || !prepare_rope(mmdit, in, in->txt->dims[1], error))
+    return FALSE;
+  p->cos = osr_tensor_ref(mmdit->rope_cos);
+  p->sin = osr_tensor_ref(mmdit->rope_sin);
+  p->table_text = mmdit->rope_text;
+  return embed_inputs(p, in, error);
+}
+
+static gboolean
+end_pass(Pass *p, OsrTensor *pred, GCancellable *cancellable, GError **error)
+{
+  const OsrMmdit *mmdit = p->mmdit;
+  g_autoptr(OsrDeviceLocker) locker = osr_device_locker_new(mmdit->device, cancellable, error);
+
+  if (!locker)
+    return FALSE;
+  modulation(p, &mmdit->final_modulation);
+  modulated_norm(p, p->first[VIDEO], p->rows[VIDEO], 0);
+  osr_run_linear(&p->run, &mmdit->final_linear, OSR_ACT_NONE, p->batch, p->rows[VIDEO],
+                 osr_rows(p->norm, p->first[VIDEO], 0), osr_rows(pred, 0, 0));
+  return osr_run_check(&p->run, error, "mmdit: final layer");
+}
+
 gboolean
 osr_mmdit_forward_into(OsrMmdit *mmdit, const OsrMmditInput *input, OsrTensor *pred, gboolean paced,
                        GCancellable *cancellable, GError **error)
 {
-  G_GNUC_UNUSED g_autoptr(OsrDeviceLocker) locker = osr_device_locker_new(mmdit->device);
   gint64 d = mmdit->config.hidden_size;
   Pass p = { .run = osr_run_start(mmdit->device, mmdit->dtype), .mmdit = mmdit };
   OsrPace pace = osr_pace_start(paced ? mmdit->device : NULL);
   g_autoptr(OsrTensor) x = NULL, norm = NULL, qkv = NULL, wide = NULL, vec = NULL, mod = NULL;
+  gboolean ok;
 
   if (!check_input(mmdit, input, error) ||
-      !check_tensor(mmdit, pred, "the prediction", mmdit->dtype, 3, input->img->dims, error) ||
-      !prepare_rope(mmdit, input, input->txt->dims[1], error))
+      !check_tensor(mmdit, pred, "the prediction", mmdit->dtype, 3, input->img->dims, error))
     return FALSE;
   p.batch = input->img->dims[0];
   p.rows[TEXT] = p.first[VIDEO] = input->txt->dims[1];
@@ -758,14 +794,11 @@ osr_mmdit_forward_into(OsrMmdit *mmdit, const OsrMmditInput *input, OsrTensor *p
     return FALSE;
   p.x = x, p.norm = norm, p.qkv = qkv, p.wide = wide, p.vec = vec, p.mod = mod;
 
-  if (!embed_inputs(&p, input, error) || !run_blocks(&p, &pace, cancellable, error))
-    return FALSE;
-
-  modulation(&p, &mmdit->final_modulation);
-  modulated_norm(&p, p.first[VIDEO], p.rows[VIDEO], 0);
-  osr_run_linear(&p.run, &mmdit->final_linear, OSR_ACT_NONE, p.batch, p.rows[VIDEO],
-                 osr_rows(norm, p.first[VIDEO], 0), osr_rows(pred, 0, 0));
-  return osr_run_check(&p.run, error, "mmdit: final layer");
+  ok = begin_pass(&p, mmdit, input, cancellable, error) &&
+       run_blocks(&p, &pace, cancellable, error) && end_pass(&p, pred, cancellable, error);
+  g_clear_pointer(&p.cos, osr_tensor_unref);
+  g_clear_pointer(&p.sin, osr_tensor_unref);
+  return ok;
 }
 
 OsrTensor *

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "pool.h"
 
+#include "device-private.h"
 #include "error.h"
 #include "pool-private.h"
 
@@ -166,7 +167,7 @@ static void
 set_memory_error(OsrPool *pool, const OsrPoolStats *stats, gsize size, guint64 largest,
                  GError **error)
 {
-  OsrOpsContext *ctx = pool->ctx;
+  OsrOpsContext ctx = osr_context_for_call(pool->ctx);
   g_autofree char *asked = g_format_size_full(size, G_FORMAT_SIZE_IEC_UNITS);
   g_autofree char *used = g_format_size_full(stats->allocated, G_FORMAT_SIZE_IEC_UNITS);
   g_autofree char *cached = g_format_size_full(largest, G_FORMAT_SIZE_IEC_UNITS);
@@ -174,11 +175,11 @@ set_memory_error(OsrPool *pool, const OsrPoolStats *stats, gsize size, guint64 l
       stats->limit ? g_format_size_full(stats->limit, G_FORMAT_SIZE_IEC_UNITS) : g_strdup("none");
   g_autofree char *left = NULL;
   size_t free_bytes, total;
-  OsrResult result = ctx->backend->mem_info(ctx, &free_bytes, &total);
+  OsrResult result = ctx.backend->mem_info(&ctx, &free_bytes, &total);
 
   if (result == OSR_ERR_DEVICE) {
     g_set_error(error, OSR_ERROR, OSR_ERROR_DEVICE, "no %s on %s, the device failed: %s", asked,
-                ctx->backend->name, ctx->error[0] ? ctx->error : "no reason given");
+                ctx.backend->name, osr_context_reason(&ctx));
     return;
   }
   if (result == OSR_OK)
@@ -186,7 +187,7 @@ set_memory_error(OsrPool *pool, const OsrPoolStats *stats, gsize size, guint64 l
   g_set_error(error, OSR_ERROR, OSR_ERROR_MEMORY,
               "not enough memory on %s: asked for %s; %s free, %s in use, limit %s, largest cached "
               "block %s",
-              ctx->backend->name, asked, left ? left : "unknown", used, limit, cached);
+              ctx.backend->name, asked, left ? left : "unknown", used, limit, cached);
 }
 
 static Block *

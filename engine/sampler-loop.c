@@ -27,7 +27,7 @@ osr_sampler_kind_clear(OsrSamplerKind *kind)
     g_clear_pointer(&kind->tables[i], osr_tensor_unref);
 }
 
-/* The loop. Others may use the device between two steps. */
+/* The loop. Others may use the device between two blocks of a forward. */
 
 /* Items @first to @first + @n of a batch. */
 static OsrTensor *
@@ -70,29 +70,39 @@ input_clear(OsrMmditInput *in)
   g_clear_pointer(&in->timesteps, osr_tensor_unref);
 }
 
+/* Copies of x, as many as a forward takes. */
+static gboolean
+copy_latent(OsrSampler *s, OsrTensor *batch, guint n, GCancellable *cancellable, GError **error)
+{
+  g_autoptr(OsrDeviceLocker) locker = osr_device_locker_new(s->run.device, cancellable, error);
+  gint64 size = s->tokens * s->config->in_channels;
+
+  if (!locker)
+    return FALSE;
+  for (guint i = 0; i < n; i++)
+    osr_run(&s->run, copy2d,
+            &(OsrCopy2d){
+                .x_dtype = s->run.dtype,
+                .y_dtype = s->run.dtype,
+                .m = 1,
+                .n = size,
+                .x = s->x->data,
+                .x_ld = size,
+                .y = (char *) batch->data + i * s->x->size,
+                .y_ld = size,
+            });
+  return osr_run_check(&s->run, error, "copying the latent");
+}
+
 /* Runs or records a forward: copies of x, if it takes several, and the model. */
 static gboolean
 enqueue_forward(OsrSampler *s, const OsrMmditInput *in, guint slot, guint n, gboolean paced,
                 GCancellable *cancellable, GError **error)
 {
-  OsrRun run = osr_run_start(s->run.device, s->run.dtype);
   g_autoptr(OsrTensor) pred = items(s->preds, slot, n);
-  gint64 size = s->tokens * s->config->in_channels;
   gboolean ok;
 
-  for (guint i = 0; n > 1 && i < n; i++)
-    osr_run(&run, copy2d,
-            &(OsrCopy2d){
-                .x_dtype = run.dtype,
-                .y_dtype = run.dtype,
-                .m = 1,
-                .n = size,
-                .x = s->x->data,
-                .x_ld = size,
-                .y = (char *) in->img->data + i * s->x->size,
-                .y_ld = size,
-            });
-  if (!osr_run_check(&run, error, "copying the latent"))
+  if (n > 1 && !copy_latent(s, in->img, n, cancellable, error))
     return FALSE;
   osr_pool_arena_begin(s->arena);
   ok = osr_mmdit_forward_into(s->mmdit, in, pred, paced, cancellable, error);
@@ -102,16 +112,21 @@ enqueue_forward(OsrSampler *s, const OsrMmditInput *in, guint slot, guint n, gbo
 
 /* Waits until all is done that has been enqueued. */
 static gboolean
-wait_for_all(OsrSampler *s, GError **error)
+wait_for_all(OsrSampler *s, GCancellable *cancellable, GError **error)
 {
   guint64 mark;
+  gboolean ok;
 
-  return osr_device_mark(s->run.device, &mark, error) &&
-         osr_device_wait(s->run.device, mark, "mmdit: final layer", error);
+  if (!osr_device_lock_cancellable(s->run.device, cancellable, error))
+    return FALSE;
+  ok = osr_device_mark(s->run.device, &mark, error);
+  osr_device_unlock(s->run.device);
+  return ok && osr_device_wait(s->run.device, mark, "mmdit: final layer", error);
 }
 
 /* A forward call by call, measured where that decides about recording the next one. The first
- * may take longer than those after it, which are measured again then. */
+ * may take longer than those after it, which are measured again then; and so may one that shares
+ * the device with others. */
 static gboolean
 plain_forward(OsrSampler *s, const OsrMmditInput *in, guint slot, guint n,
               GCancellable *cancellable, GError **error)
@@ -121,20 +136,24 @@ plain_forward(OsrSampler *s, const OsrMmditInput *in, guint slot, guint n,
   s->counts.plain++;
   if (!s->use_graphs)
     return enqueue_forward(s, in, slot, n, TRUE, cancellable, error);
-  if (!wait_for_all(s, error))
+  if (!wait_for_all(s, cancellable, error))
     return FALSE;
   start = g_get_monotonic_time();
-  if (!enqueue_forward(s, in, slot, n, TRUE, cancellable, error) || !wait_for_all(s, error))
+  if (!enqueue_forward(s, in, slot, n, TRUE, cancellable, error) ||
+      !wait_for_all(s, cancellable, error))
     return FALSE;
   s->kinds[slot][n - 1].seconds = (double) MAX(g_get_monotonic_time() - start, 1) / G_USEC_PER_SEC;
   return TRUE;
 }
 
+/* Under one lock from the tables on, which are the model's until the forward has taken them. */
 static gboolean
 record(OsrSampler *s, OsrSamplerKind *kind, const OsrMmditInput *in, guint slot, guint n,
-       GError **error)
+       GCancellable *cancellable, GError **error)
 {
-  if (!osr_mmdit_prepare(s->mmdit, in, kind->tables, error) ||
+  g_autoptr(OsrDeviceLocker) locker = osr_device_locker_new(s->run.device, cancellable, error);
+
+  if (!locker || !osr_mmdit_prepare(s->mmdit, in, kind->tables, error) ||
       !osr_graph_begin(s->run.device, error))
     return FALSE;
   if (!enqueue_forward(s, in, slot, n, FALSE, NULL, error)) {
@@ -145,23 +164,52 @@ record(OsrSampler *s, OsrSamplerKind *kind, const OsrMmditInput *in, guint slot,
   return kind->graph != NULL;
 }
 
-/* Graphs are an advantage, not a need: a forward that cannot be recorded is made call by call,
- * which also tells whether something else is wrong. */
+/* Graphs are an advantage, not a need: a forward that cannot be recorded or launched is made call
+ * by call, which also tells whether something else is wrong. */
 static void
-try_to_record(OsrSampler *s, const OsrMmditInput *in, guint slot, guint n)
+give_up_graphs(OsrSampler *s, const GError *why)
+{
+  if (why->domain != OSR_ERROR)
+    return; /* cancelled */
+  osr_debug("sampler: no graphs for this clip: %s", why->message);
+  for (guint slot = 0; slot < 3; slot++)
+    for (guint n = 0; n < 3; n++)
+      osr_sampler_kind_clear(&s->kinds[slot][n]);
+  s->use_graphs = FALSE;
+}
+
+static void
+try_to_record(OsrSampler *s, const OsrMmditInput *in, guint slot, guint n,
+              GCancellable *cancellable)
 {
   OsrSamplerKind *kind = &s->kinds[slot][n - 1];
   g_autoptr(GError) why = NULL;
 
   if (!s->use_graphs || kind->graph || kind->seconds == 0 || kind->seconds >= SHORT_SECONDS)
     return;
-  if (record(s, kind, in, slot, n, &why)) {
+  if (record(s, kind, in, slot, n, cancellable, &why)) {
     s->counts.recorded++;
-  } else {
-    osr_debug("sampler: no graphs for this clip: %s", why->message);
-    osr_sampler_kind_clear(kind);
-    s->use_graphs = FALSE;
+    return;
   }
+  osr_sampler_kind_clear(kind);
+  give_up_graphs(s, why);
+}
+
+static gboolean
+try_to_launch(OsrSampler *s, const OsrSamplerKind *kind, GCancellable *cancellable)
+{
+  g_autoptr(GError) why = NULL;
+  g_autoptr(OsrDeviceLocker) locker = NULL;
+
+  if (!kind->graph)
+    return FALSE;
+  locker = osr_device_locker_new(s->run.device, cancellable, &why);
+  if (locker && osr_graph_launch(kind->graph, "recorded forward", &why)) {
+    s->counts.launched++;
+    return TRUE;
+  }
+  give_up_graphs(s, why);
+  return FALSE;
 }
 
 /* One forward of the model on the @n items from @slot on, into as many of preds. */
@@ -172,13 +220,8 @@ forward(OsrSampler *s, guint slot, guint n, GCancellable *cancellable, GError **
   OsrMmditInput in = forward_input(s, slot, n);
   gboolean ok;
 
-  try_to_record(s, &in, slot, n);
-  if (kind->graph) {
-    s->counts.launched++;
-    ok = osr_graph_launch(kind->graph, "recorded forward", error);
-  } else {
-    ok = plain_forward(s, &in, slot, n, cancellable, error);
-  }
+  try_to_record(s, &in, slot, n, cancellable);
+  ok = try_to_launch(s, kind, cancellable) || plain_forward(s, &in, slot, n, cancellable, error);
   input_clear(&in);
   return ok;
 }
@@ -204,11 +247,14 @@ predict(OsrSampler *s, guint step, GCancellable *cancellable, GError **error)
   return TRUE;
 }
 
-static void
-set_clock(OsrSampler *s, guint step)
+static gboolean
+set_clock(OsrSampler *s, guint step, GCancellable *cancellable, GError **error)
 {
+  g_autoptr(OsrDeviceLocker) locker = osr_device_locker_new(s->run.device, cancellable, error);
   gint64 n = s->max_batch;
 
+  if (!locker)
+    return FALSE;
   osr_run(&s->run, copy2d,
           &(OsrCopy2d){
               .x_dtype = OSR_DTYPE_F32,
@@ -220,12 +266,14 @@ set_clock(OsrSampler *s, guint step)
               .y = s->clock_now->data,
               .y_ld = n,
           });
+  return osr_run_check(&s->run, error, "time");
 }
 
-/* x += dt * (guided prediction) */
-static void
-update_x(OsrSampler *s, guint step)
+/* x += dt * (guided prediction), which ends the step. */
+static gboolean
+update_x(OsrSampler *s, guint step, GCancellable *cancellable, GError **error)
 {
+  g_autoptr(OsrDeviceLocker) locker = osr_device_locker_new(s->run.device, cancellable, error);
   OsrGuidanceStep update = {
     .dtype = s->run.dtype,
     .frames = s->frames,
@@ -235,6 +283,8 @@ update_x(OsrSampler *s, guint step)
     .x = s->x->data,
   };
 
+  if (!locker)
+    return FALSE;
   for (guint i = 0; i < 3; i++) {
     if (!s->needed[step][i])
       continue;
@@ -246,6 +296,9 @@ update_x(OsrSampler *s, guint step)
   /* All factors may be zero: then the clip stays as it is. */
   if (update.n_preds > 0)
     osr_run(&s->run, guidance_step, &update);
+  s->pending[step % OSR_SAMPLER_MAX_PENDING].forwards = s->forwards;
+  return osr_run_check(&s->run, error, "guidance") &&
+         osr_device_mark(s->run.device, &s->pending[step % OSR_SAMPLER_MAX_PENDING].mark, error);
 }
 
 static char *
@@ -257,20 +310,11 @@ step_name(const OsrSampler *s, guint step)
 static gboolean
 euler_step(OsrSampler *s, guint step, GCancellable *cancellable, GError **error)
 {
-  G_GNUC_UNUSED g_autoptr(OsrDeviceLocker) locker = osr_device_locker_new(s->run.device);
   g_autofree char *name = step_name(s, step);
   GError *failure = NULL;
-  gboolean ok;
 
-  set_clock(s, step);
-  ok = osr_run_check(&s->run, &failure, "time") && predict(s, step, cancellable, &failure);
-  if (ok) {
-    update_x(s, step);
-    s->pending[step % OSR_SAMPLER_MAX_PENDING].forwards = s->forwards;
-    ok = osr_run_check(&s->run, &failure, "guidance") &&
-         osr_device_mark(s->run.device, &s->pending[step % OSR_SAMPLER_MAX_PENDING].mark, &failure);
-  }
-  if (ok)
+  if (set_clock(s, step, cancellable, &failure) && predict(s, step, cancellable, &failure) &&
+      update_x(s, step, cancellable, &failure))
     return TRUE;
   if (failure->domain == OSR_ERROR)
     g_prefix_error(&failure, "%s: ", name);

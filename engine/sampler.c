@@ -443,11 +443,11 @@ prepare_x(OsrSampler *s, OsrTensor *noise, GError **error)
 }
 
 static gboolean
-prepare(OsrSampler *s, OsrTensor *noise, GError **error)
+prepare(OsrSampler *s, OsrTensor *noise, GCancellable *cancellable, GError **error)
 {
-  G_GNUC_UNUSED g_autoptr(OsrDeviceLocker) locker = osr_device_locker_new(s->run.device);
+  g_autoptr(OsrDeviceLocker) locker = osr_device_locker_new(s->run.device, cancellable, error);
 
-  return prepare_schedule(s, error) && prepare_text(s, error) && prepare_cond(s, error) &&
+  return locker && prepare_schedule(s, error) && prepare_text(s, error) && prepare_cond(s, error) &&
          prepare_x(s, noise, error);
 }
 
@@ -456,13 +456,15 @@ prepare(OsrSampler *s, OsrTensor *noise, GError **error)
 /* The clip as a latent, with the pictures themselves where i2v has them, and the video where
  * it is to be kept. */
 static OsrTensor *
-finish(OsrSampler *s, GError **error)
+finish(OsrSampler *s, GCancellable *cancellable, GError **error)
 {
-  G_GNUC_UNUSED g_autoptr(OsrDeviceLocker) locker = osr_device_locker_new(s->run.device);
+  g_autoptr(OsrDeviceLocker) locker = osr_device_locker_new(s->run.device, cancellable, error);
   g_autoptr(OsrTensor) latent = NULL;
   OsrPatchify tokens;
   guint head, tail;
 
+  if (!locker)
+    return NULL;
   latent = osr_tensor_new(s->run.device, s->run.dtype, 4,
                           (gint64[]){ s->frames, s->height, s->width, s->channels }, error);
   if (!latent)
@@ -515,10 +517,10 @@ osr_sampler_run_batched(OsrMmdit *mmdit, const OsrSamplingParams *params,
   s.tokens = s.frames * s.tokens_per_frame;
 
   s.arena = osr_pool_arena_new(osr_device_get_pool(device));
-  latent =
-      prepare(&s, noise, error) && osr_sampler_loop(&s, callback, user_data, cancellable, error)
-          ? finish(&s, error)
-          : NULL;
+  latent = prepare(&s, noise, cancellable, error) &&
+                   osr_sampler_loop(&s, callback, user_data, cancellable, error)
+               ? finish(&s, cancellable, error)
+               : NULL;
   if (counts)
     *counts = s.counts;
   return latent;

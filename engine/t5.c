@@ -297,18 +297,53 @@ check_ids(const OsrT5Config *c, const gint32 *ids, guint n_ids, GError **error)
   return TRUE;
 }
 
+/* What comes before the layers. @bias: the model's, a reference, as another length may come
+ * between two layers. */
+static gboolean
+embed(Pass *p, OsrT5 *t5, const OsrTensor *ids, OsrTensor **bias, GCancellable *cancellable,
+      GError **error)
+{
+  g_autoptr(OsrDeviceLocker) locker = osr_device_locker_new(t5->device, cancellable, error);
+
+  if (!locker || !prepare_bias(t5, (guint) p->length, error))
+    return FALSE;
+  *bias = osr_tensor_ref(t5->bias);
+  osr_run(&p->run, embedding,
+          &(OsrEmbedding){
+              .dtype = t5->dtype,
+              .m = p->length,
+              .n = (int) t5->config.d_model,
+              .vocab = (int) t5->config.vocab_size,
+              .ids = ids->data,
+              .table = t5->table->data,
+              .y = p->x->data,
+          });
+  return osr_run_check(&p->run, error, "t5: embedding");
+}
+
+/* The result is in norm. */
+static gboolean
+finish(Pass *p, OsrT5 *t5, GCancellable *cancellable, GError **error)
+{
+  g_autoptr(OsrDeviceLocker) locker = osr_device_locker_new(t5->device, cancellable, error);
+
+  if (!locker)
+    return FALSE;
+  rms_norm(p, t5->final_norm, p->norm);
+  return osr_run_check(&p->run, error, "t5: final norm");
+}
+
 OsrTensor *
 osr_t5_encode(OsrT5 *t5, const gint32 *ids, guint n_ids, GCancellable *cancellable, GError **error)
 {
-  G_GNUC_UNUSED g_autoptr(OsrDeviceLocker) locker = osr_device_locker_new(t5->device);
   const OsrT5Config *c = &t5->config;
   gint64 length = n_ids, inner = (gint64) c->num_heads * c->d_kv;
   Pass p = { .run = osr_run_start(t5->device, t5->dtype), .config = c, .length = length };
   g_autoptr(OsrTensor) x = NULL, norm = NULL, qkv = NULL, o = NULL, wide = NULL, f = NULL;
-  g_autoptr(OsrTensor) device_ids = NULL;
+  g_autoptr(OsrTensor) device_ids = NULL, bias = NULL;
 
   p.run.tf32 = t5->tf32;
-  if (!check_ids(c, ids, n_ids, error) || !prepare_bias(t5, n_ids, error))
+  if (!check_ids(c, ids, n_ids, error))
     return NULL;
   device_ids = osr_tensor_new_from_host(t5->device, OSR_DTYPE_I32, 1, &length, ids, error);
   if (!device_ids || !(x = osr_tensor_new_3d(&p.run, 1, length, c->d_model, error)) ||
@@ -320,23 +355,16 @@ osr_t5_encode(OsrT5 *t5, const gint32 *ids, guint n_ids, GCancellable *cancellab
     return NULL;
   p.x = x, p.norm = norm, p.qkv = qkv, p.o = o, p.wide = wide, p.f = f;
 
-  osr_run(&p.run, embedding,
-          &(OsrEmbedding){
-              .dtype = t5->dtype,
-              .m = length,
-              .n = (int) c->d_model,
-              .vocab = (int) c->vocab_size,
-              .ids = device_ids->data,
-              .table = t5->table->data,
-              .y = x->data,
-          });
+  if (!embed(&p, t5, device_ids, &bias, cancellable, error))
+    return NULL;
   for (guint i = 0; i < c->num_layers; i++) {
-    if (g_cancellable_set_error_if_cancelled(cancellable, error))
+    g_autoptr(OsrDeviceLocker) locker = osr_device_locker_new(t5->device, cancellable, error);
+
+    if (!locker)
       return NULL;
-    layer(&p, &t5->layers[i], t5->bias);
+    layer(&p, &t5->layers[i], bias);
     if (!osr_run_check(&p.run, error, "t5: layer %u", i))
       return NULL;
   }
-  rms_norm(&p, t5->final_norm, norm);
-  return osr_run_check(&p.run, error, "t5: final norm") ? g_steal_pointer(&norm) : NULL;
+  return finish(&p, t5, cancellable, error) ? g_steal_pointer(&norm) : NULL;
 }

@@ -267,11 +267,5 @@ osr_tensor_convert(OsrTensor *tensor, OsrDevice *device, OsrDType dtype, GError 
 gboolean
 osr_tensor_zero(OsrTensor *tensor, GError **error)
 {
-  OsrOpsContext *ctx = osr_device_get_context(tensor->device);
-  OsrResult result;
-
-  if (tensor->size == 0)
-    return TRUE;
-  result = ctx->backend->mem_set(ctx, tensor->data, 0, tensor->size);
-  return osr_device_check(tensor->device, result, "clearing a tensor", error);
+  return osr_device_clear(tensor->device, tensor->data, tensor->size, "clearing a tensor", error);
 }

@@ -66,7 +66,7 @@ osr_vae_encoder_forward(OsrVaeRun *run, const OsrVaeNet *net, const OsrVaeMap *v
 OsrTensor *
 osr_vae_posterior(OsrVae *vae, OsrTensor *moments, OsrTensor *noise, GError **error)
 {
-  G_GNUC_UNUSED g_autoptr(OsrDeviceLocker) locker = osr_device_locker_new(vae->device);
+  G_GNUC_UNUSED g_autoptr(OsrDeviceLocker) locker = osr_device_locker_new(vae->device, NULL, NULL);
   const gint64 *d = moments->dims;
   const gint64 dims[] = { d[0], d[1], d[2], d[3] / 2 };
   g_autoptr(OsrTensor) latent = osr_tensor_new(vae->device, vae->dtype, 4, dims, error);
@@ -92,7 +92,7 @@ osr_vae_posterior(OsrVae *vae, OsrTensor *moments, OsrTensor *noise, GError **er
 static OsrTensor *
 sample(OsrVae *vae, OsrTensor *moments, guint64 seed, GError **error)
 {
-  G_GNUC_UNUSED g_autoptr(OsrDeviceLocker) locker = osr_device_locker_new(vae->device);
+  G_GNUC_UNUSED g_autoptr(OsrDeviceLocker) locker = osr_device_locker_new(vae->device, NULL, NULL);
   const gint64 *d = moments->dims;
   const gint64 dims[] = { d[0], d[1], d[2], d[3] / 2 };
   g_autoptr(OsrTensor) noise = osr_tensor_new(vae->device, vae->dtype, 4, dims, error);

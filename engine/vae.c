@@ -341,8 +341,7 @@ osr_vae_run_begin(OsrVaeRun *run, const char *block)
 
     run->progress(CLAMP(done / run->total_flops, 0.0, 1.0), run->user_data);
   }
-  osr_device_lock(run->ops.device);
-  run->locked = TRUE;
+  run->locked = osr_device_lock_cancellable(run->ops.device, run->cancellable, &run->error);
 }
 
 void

@@ -396,23 +396,11 @@ gst_opensora_set_memory_fields(GstStructure *s, const char *prefix, OsrDevice *d
 }
 
 gboolean
-gst_opensora_get_free_memory(OsrDevice *device, guint64 *free_bytes)
-{
-  OsrOpsContext *ctx = osr_device_get_context(device);
-  size_t n_free, total;
-
-  if (ctx->backend->mem_info(ctx, &n_free, &total) != OSR_OK)
-    return FALSE;
-  *free_bytes = n_free;
-  return TRUE;
-}
-
-gboolean
 gst_opensora_get_available_memory(OsrDevice *device, guint64 *bytes)
 {
   OsrPoolStats stats;
 
-  if (!gst_opensora_get_free_memory(device, bytes))
+  if (!osr_device_get_memory(device, bytes, NULL, NULL))
     return FALSE;
   osr_pool_get_stats(osr_device_get_pool(device), &stats);
   *bytes += stats.reserved - stats.allocated;

@@ -126,9 +126,8 @@ GstFlowReturn gst_opensora_post_error(GstElement *element, GError *error);
  * peak-reserved, limit (0: none) and allocations with @prefix before their names. */
 void gst_opensora_set_memory_fields(GstStructure *s, const char *prefix, OsrDevice *device);
 
-/* Bytes of the device's memory that nobody has; FALSE if it does not tell. */
-gboolean gst_opensora_get_free_memory(OsrDevice *device, guint64 *free_bytes);
-/* Bytes that can be allocated yet: those, what the pool keeps, and no more than its limit. */
+/* Bytes that can be allocated yet: what the device has free, what the pool keeps, and no more than
+ * its limit. FALSE if the device does not tell. */
 gboolean gst_opensora_get_available_memory(OsrDevice *device, guint64 *bytes);
 
 /**

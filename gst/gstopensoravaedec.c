@@ -305,7 +305,7 @@ check_memory(GstOpenSoraVaeDec *self, GstCaps *caps)
   }
   /* The engine counts in f32. */
   needed = needed / sizeof(float) * osr_dtype_size(osr_model_get_dtype(self->model.model));
-  if (!gst_opensora_get_free_memory(device, &free_bytes))
+  if (!osr_device_get_memory(device, &free_bytes, NULL, NULL))
     return TRUE;
   osr_pool_get_stats(osr_device_get_pool(device), &stats);
   available = free_bytes + stats.reserved - stats.allocated;

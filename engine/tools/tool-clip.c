@@ -25,7 +25,7 @@ tool_clip_options(ToolClip *clip)
     { "no-graphs", 0, 0, G_OPTION_ARG_NONE, &clip->no_graphs,
       "on a GPU: make every forward call by call, without CUDA graphs", NULL },
     { "threads", 't', 0, G_OPTION_ARG_INT, &clip->threads,
-      "CPU threads, 1 to " G_STRINGIFY(TOOL_MAX_THREADS) " (default: all)", "N" },
+      "CPU threads, 1 to " G_STRINGIFY(OSR_DEVICE_MAX_THREADS) " (default: all)", "N" },
     G_OPTION_ENTRY_NULL,
   };
   GOptionGroup *group = g_option_group_new(
@@ -72,9 +72,9 @@ tool_tiling_from_name(const char *name, OsrVaeTiling *tiling, GError **error)
 gboolean
 tool_check_threads(int threads, GError **error)
 {
-  if (threads >= 0 && threads <= TOOL_MAX_THREADS)
+  if (threads >= 0 && threads <= OSR_DEVICE_MAX_THREADS)
     return TRUE;
-  tool_usage_error(error, "--threads is 1 to %d, not %d", TOOL_MAX_THREADS, threads);
+  tool_usage_error(error, "--threads is 1 to %d, not %d", OSR_DEVICE_MAX_THREADS, threads);
   return FALSE;
 }
 
@@ -136,7 +136,8 @@ tool_clip_open(const ToolClip *clip, OsrSamplingParams *params, OsrVaeTiling *ti
   device = osr_device_get(clip->device ? clip->device : "auto", error);
   if (!device)
     return NULL;
-  osr_device_set_threads(device, clip->threads);
+  if (!osr_device_set_threads(device, clip->threads, error))
+    return NULL;
   dtype = osr_device_get_dtype(device);
   if (clip->dtype && !osr_dtype_from_name(clip->dtype, &dtype)) {
     tool_usage_error(error, "--dtype is F32 or BF16, not '%s'", clip->dtype);

@@ -50,6 +50,7 @@ noise(Part *p, guint sequence, guint n_dims, const gint64 *dims, GError **error)
 {
   g_autoptr(OsrTensor) tensor = osr_tensor_new(p->device, p->dtype, n_dims, dims, error);
   OsrResult result;
+  gboolean ok;
 
   if (!tensor)
     return NULL;
@@ -65,9 +66,9 @@ noise(Part *p, guint sequence, guint n_dims, const gint64 *dims, GError **error)
                                                     .c = 1,
                                                     .y = tensor->data,
                                                 });
+  ok = osr_device_check(p->device, result, "parts: input", error);
   osr_device_unlock(p->device);
-  return osr_device_check(p->device, result, "parts: input", error) ? g_steal_pointer(&tensor)
-                                                                    : NULL;
+  return ok ? g_steal_pointer(&tensor) : NULL;
 }
 
 /* MMDiT: one forward */
@@ -366,8 +367,8 @@ tool_parts(int argc, char **argv, GCancellable *cancellable, GError **error)
     tool_usage_error(error, "%s does not compute in '%s'", osr_device_get_name(p.device), dtype);
     return FALSE;
   }
-  if (o.threads > 0)
-    osr_device_set_threads(p.device, o.threads);
+  if (o.threads > 0 && !osr_device_set_threads(p.device, o.threads, error))
+    return FALSE;
 
   osr_loader_init_random(&loader, p.device, p.dtype, 1, cancellable);
   ok = parts[which].load(&p, &loader, error);

@@ -31,8 +31,7 @@ gboolean tool_parse(int argc, char **argv, const char *parameters, const char *s
 /* G_OPTION_ERROR_BAD_VALUE. */
 void tool_usage_error(GError **error, const char *format, ...) G_GNUC_PRINTF(2, 3);
 
-#define TOOL_MAX_THREADS 1024
-/* G_OPTION_ERROR_BAD_VALUE for a --threads outside of 0 (all) to TOOL_MAX_THREADS. */
+/* G_OPTION_ERROR_BAD_VALUE for a --threads outside of 0 (all) to OSR_DEVICE_MAX_THREADS. */
 gboolean tool_check_threads(int threads, GError **error);
 
 /* "12.3 MiB", newly allocated. */
@@ -48,8 +47,8 @@ typedef struct {
   char *model, *device, *dtype, *prompt, *negative, *tiling;
   int width, height, num_frames, steps, threads; /* 0: the model's default */
   gboolean no_graphs;
-  gint64 seed;                                   /* -1: likewise */
-  double guidance;                               /* 0: likewise */
+  gint64 seed;     /* -1: likewise */
+  double guidance; /* 0: likewise */
 } ToolClip;
 
 #define TOOL_CLIP_INIT                                                                             \

@@ -505,7 +505,8 @@ mark(OsrOpsContext *ctx, uint64_t *number)
     result = osr_fail(ctx, OSR_ERR_INVALID, "mark: inside of a graph");
   } else {
     call = call_new("mark", NULL);
-    call->mark = *number = ++ctx->n_marks;
+    call->mark = *number = ctx->n_marks + 1;
+    __atomic_store_n(&ctx->n_marks, *number, __ATOMIC_RELEASE);
     queue_push(&fake->queue, call);
     count_behind(call, 1);
   }
@@ -605,6 +606,8 @@ graph_launch(OsrOpsContext *ctx, void *graph)
     result = lost(ctx);
   } else if (is_recorder(fake)) {
     result = osr_fail(ctx, OSR_ERR_INVALID, "graph_launch: inside of a graph");
+  } else if (fake_cuda.fail_launch) {
+    result = osr_fail(ctx, OSR_ERR_MEMORY, "graph_launch: failed, as the test asked");
   } else {
     call = call_new("graph", NULL);
     call->graph = graph;
@@ -670,6 +673,8 @@ enqueue_op(OsrOpsContext *ctx, const char *name, Op op, const void *params, size
 
   if (__atomic_exchange_n(&fake->in_op, true, __ATOMIC_ACQUIRE))
     die("%s: another thread is in an op", name);
+  if (is_recorder(fake) && scratch_size > 0)
+    scratch_size += fake_cuda.recording_scratch;
   if (scratch_size > 0 && !(scratch = osr_scratch_alloc(ctx, scratch_size)))
     result = fake->broken ? lost(ctx) : osr_fail(ctx, OSR_ERR_MEMORY, "%s: no scratch", name);
   if (result == OSR_OK) {

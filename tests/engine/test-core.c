@@ -20,7 +20,7 @@ typedef struct {
 static void *
 counter_alloc(OsrOpsContext *ctx, size_t size)
 {
-  Counter *counter = (Counter *) ctx;
+  Counter *counter = ctx->impl;
 
   if (size > counter->capacity - counter->used)
     return NULL;
@@ -32,7 +32,7 @@ counter_alloc(OsrOpsContext *ctx, size_t size)
 static void
 counter_free(OsrOpsContext *ctx, void *ptr, size_t size)
 {
-  Counter *counter = (Counter *) ctx;
+  Counter *counter = ctx->impl;
 
   g_assert_cmpuint(size, <=, counter->used);
   __atomic_sub_fetch(&counter->used, size, __ATOMIC_RELAXED);
@@ -44,7 +44,7 @@ counter_free(OsrOpsContext *ctx, void *ptr, size_t size)
 static OsrResult
 counter_info(OsrOpsContext *ctx, size_t *free, size_t *total)
 {
-  Counter *counter = (Counter *) ctx;
+  Counter *counter = ctx->impl;
 
   *free = counter->capacity - __atomic_load_n(&counter->used, __ATOMIC_RELAXED);
   *total = counter->capacity;
@@ -62,7 +62,10 @@ static const OsrBackend counter_backend = {
 static OsrPool *
 counter_pool(Counter *counter, guint64 capacity)
 {
-  *counter = (Counter){ .ctx = { .backend = &counter_backend }, .capacity = capacity };
+  *counter = (Counter){
+    .ctx = { .backend = &counter_backend, .impl = counter },
+    .capacity = capacity,
+  };
   return osr_pool_new(&counter->ctx);
 }
 

@@ -4,7 +4,9 @@
 #include <glib/gstdio.h>
 #include <string.h>
 
+#include "device-private.h"
 #include "error.h"
+#include "fair-lock.h"
 #include "tensor.h"
 
 static void
@@ -60,10 +62,6 @@ test_shared(void)
   g_assert_cmpint(osr_device_get_dtype(cpu), ==, OSR_DTYPE_F32);
   g_assert_true(osr_device_supports_dtype(cpu, OSR_DTYPE_F32));
   g_assert_false(osr_device_supports_dtype(cpu, OSR_DTYPE_I64));
-  osr_device_set_threads(cpu, 3);
-  g_assert_cmpint(osr_device_get_context(cpu)->n_threads, ==, 3);
-  osr_device_set_threads(cpu, -1);
-  g_assert_cmpint(osr_device_get_context(cpu)->n_threads, ==, 0);
 }
 
 /* The registry holds no references: a device that nobody uses is closed. */
@@ -286,6 +284,272 @@ test_check(void)
   g_assert_nonnull(strstr(error->message, "limit 4.0"));
 }
 
+/* Asked for under one lock, and not under the next. */
+static void
+test_unasked(void)
+{
+  g_autoptr(OsrDevice) device = get("ref");
+  OsrOpsContext *ctx = osr_device_get_context(device);
+  g_autoptr(GError) error = NULL;
+
+  osr_device_lock(device);
+  osr_device_lock(device);
+  g_assert_null(ctx->scratch_alloc(ctx->user, G_MAXSIZE));
+  g_strlcpy(ctx->error, "nobody asked", sizeof ctx->error);
+  osr_device_unlock(device);
+  osr_device_lock(device);
+  g_assert_cmpstr(ctx->error, ==, "nobody asked");
+  osr_device_unlock(device);
+  osr_device_unlock(device);
+
+  osr_device_lock(device);
+  g_assert_false(osr_device_check(device, OSR_ERR_MEMORY, "block 5", &error));
+  osr_device_unlock(device);
+  g_assert_cmpstr(error->message, ==, "block 5: no reason given (device ref)");
+}
+
+static OsrResult
+refuse_to_open(OsrOpsContext *ctx, int index)
+{
+  g_snprintf(ctx->error, sizeof ctx->error, "no threads left for %d", index);
+  return OSR_ERR_MEMORY;
+}
+
+static void
+assert_works(OsrDevice *device)
+{
+  g_autoptr(OsrTensor) tensor = osr_tensor_make(device, OSR_DTYPE_F32, NULL, 4, -1);
+  g_autoptr(OsrTensor) other = NULL;
+  g_autoptr(GError) error = NULL;
+
+  g_assert_true(osr_tensor_zero(tensor, &error));
+  other = osr_tensor_convert(tensor, device, OSR_DTYPE_BF16, &error);
+  g_assert_no_error(error);
+  g_assert_nonnull(other);
+}
+
+static void
+test_n_threads(void)
+{
+  static const int wrong[] = { -1, OSR_DEVICE_MAX_THREADS + 1, G_MAXINT };
+  g_autoptr(OsrDevice) cpu = get("cpu");
+  g_autoptr(OsrDevice) gpu = get("cuda:0");
+  OsrOpsContext *ctx = osr_device_get_context(cpu);
+  const OsrBackend *backend = ctx->backend;
+  OsrBackend broken = *backend;
+  g_autoptr(GError) error = NULL;
+  gpointer impl;
+
+  g_assert_true(osr_device_set_threads(cpu, 3, &error));
+  g_assert_cmpint(ctx->n_threads, ==, 3);
+  assert_works(cpu);
+  for (guint i = 0; i < G_N_ELEMENTS(wrong); i++) {
+    g_assert_false(osr_device_set_threads(cpu, wrong[i], &error));
+    g_assert_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT);
+    g_assert_nonnull(strstr(error->message, "1 to 1024"));
+    g_clear_error(&error);
+  }
+
+  /* Without memory for others it keeps those it has. */
+  broken.open = refuse_to_open;
+  ctx->backend = &broken;
+  impl = ctx->impl;
+  g_assert_false(osr_device_set_threads(cpu, 7, &error));
+  ctx->backend = backend;
+  g_assert_error(error, OSR_ERROR, OSR_ERROR_MEMORY);
+  g_assert_cmpstr(error->message, ==, "cpu cannot have 7 threads: no threads left for 0");
+  g_assert_cmpint(ctx->n_threads, ==, 3);
+  g_assert_true(ctx->impl == impl);
+  assert_works(cpu);
+
+  g_clear_error(&error);
+  g_assert_true(osr_device_set_threads(cpu, OSR_DEVICE_MAX_THREADS, &error));
+  g_assert_true(osr_device_set_threads(cpu, 0, &error));
+  g_assert_cmpint(ctx->n_threads, ==, 0);
+  assert_works(cpu);
+  impl = osr_device_get_context(gpu)->impl;
+  g_assert_true(osr_device_set_threads(gpu, 2, &error));
+  g_assert_true(osr_device_get_context(gpu)->impl == impl);
+}
+
+static void
+test_memory(void)
+{
+  static const char *const names[] = { "cpu", "ref", "cuda:0" };
+
+  for (guint i = 0; i < G_N_ELEMENTS(names); i++) {
+    g_autoptr(OsrDevice) device = get(names[i]);
+    guint64 free_bytes = 0, total = 0, again = 0;
+    g_autoptr(GError) error = NULL;
+
+    g_assert_true(osr_device_get_memory(device, &free_bytes, &total, &error));
+    g_assert_no_error(error);
+    g_assert_cmpuint(free_bytes, >, 0);
+    g_assert_cmpuint(free_bytes, <=, total);
+    g_assert_true(osr_device_get_memory(device, NULL, &again, NULL));
+    g_assert_cmpuint(again, ==, total);
+    g_assert_true(osr_device_get_memory(device, &free_bytes, NULL, NULL));
+  }
+}
+
+/* The lock */
+
+typedef struct {
+  OsrFairLock lock;
+  guint order[16], n; /* who had it; of the owner */
+} Queue;
+
+typedef struct {
+  Queue *queue;
+  guint id;
+  GCancellable *cancellable;
+  GThread *thread;
+  gboolean taken;
+  GError *error;
+} Visitor;
+
+static gpointer
+visit(gpointer data)
+{
+  Visitor *v = data;
+
+  v->taken = osr_fair_lock_take(&v->queue->lock, v->cancellable, &v->error);
+  if (v->taken) {
+    v->queue->order[v->queue->n++] = v->id;
+    osr_fair_lock_give(&v->queue->lock);
+  }
+  return NULL;
+}
+
+/* Threads that wait in the order of their numbers. */
+static void
+start_visitors(Queue *queue, Visitor *visitors, guint n)
+{
+  for (guint i = 0; i < n; i++) {
+    visitors[i] = (Visitor){ .queue = queue, .id = i, .cancellable = g_cancellable_new() };
+    visitors[i].thread = g_thread_new("visitor", visit, &visitors[i]);
+    while (osr_fair_lock_n_waiters(&queue->lock) <= i)
+      g_thread_yield();
+  }
+}
+
+static void
+visitor_clear(Visitor *v)
+{
+  g_object_unref(v->cancellable);
+  g_clear_error(&v->error);
+}
+
+/* Whoever gives it back and wants it again has to wait for those who came before. */
+static void
+test_lock_order(void)
+{
+  Queue queue = { 0 };
+  Visitor visitors[6];
+
+  osr_fair_lock_init(&queue.lock);
+  g_assert_true(osr_fair_lock_take(&queue.lock, NULL, NULL));
+  g_assert_true(osr_fair_lock_take(&queue.lock, NULL, NULL));
+  start_visitors(&queue, visitors, G_N_ELEMENTS(visitors));
+  osr_fair_lock_give(&queue.lock);
+  g_assert_true(osr_fair_lock_is_outermost(&queue.lock));
+  g_assert_cmpuint(osr_fair_lock_n_waiters(&queue.lock), ==, G_N_ELEMENTS(visitors));
+
+  osr_fair_lock_give(&queue.lock);
+  g_assert_true(osr_fair_lock_take(&queue.lock, NULL, NULL));
+  g_assert_cmpuint(queue.n, ==, G_N_ELEMENTS(visitors));
+  for (guint i = 0; i < G_N_ELEMENTS(visitors); i++)
+    g_assert_cmpuint(queue.order[i], ==, i);
+  osr_fair_lock_give(&queue.lock);
+  for (guint i = 0; i < G_N_ELEMENTS(visitors); i++) {
+    g_thread_join(visitors[i].thread);
+    visitor_clear(&visitors[i]);
+  }
+  osr_fair_lock_clear(&queue.lock);
+}
+
+/* Who is cancelled leaves the queue at once, while somebody else has the lock. */
+static void
+test_lock_cancel(void)
+{
+  Queue queue = { 0 };
+  Visitor visitors[4];
+
+  osr_fair_lock_init(&queue.lock);
+  g_assert_true(osr_fair_lock_take(&queue.lock, NULL, NULL));
+  start_visitors(&queue, visitors, G_N_ELEMENTS(visitors));
+  for (guint i = 0; i < G_N_ELEMENTS(visitors); i += 2) {
+    g_cancellable_cancel(visitors[i].cancellable);
+    g_thread_join(visitors[i].thread);
+    g_assert_false(visitors[i].taken);
+    g_assert_error(visitors[i].error, G_IO_ERROR, G_IO_ERROR_CANCELLED);
+  }
+  g_assert_cmpuint(osr_fair_lock_n_waiters(&queue.lock), ==, 2);
+  osr_fair_lock_give(&queue.lock);
+  g_thread_join(visitors[1].thread);
+  g_thread_join(visitors[3].thread);
+  g_assert_cmpuint(queue.n, ==, 2);
+  g_assert_cmpuint(queue.order[0], ==, 1);
+  g_assert_cmpuint(queue.order[1], ==, 3);
+
+  /* Cancelled before, though it is there to be had. */
+  g_assert_false(osr_fair_lock_take(&queue.lock, visitors[0].cancellable, NULL));
+  g_assert_true(osr_fair_lock_take(&queue.lock, visitors[1].cancellable, NULL));
+  osr_fair_lock_give(&queue.lock);
+  for (guint i = 0; i < G_N_ELEMENTS(visitors); i++)
+    visitor_clear(&visitors[i]);
+  osr_fair_lock_clear(&queue.lock);
+}
+
+/* Many at a time, some of them cancelled in any moment. */
+typedef struct {
+  OsrFairLock *lock;
+  GCancellable *cancellable;
+  guint *counter; /* of the owner */
+  guint n_taken;
+} Worker;
+
+static gpointer
+work(gpointer data)
+{
+  Worker *w = data;
+
+  for (guint i = 0; i < 2000 && osr_fair_lock_take(w->lock, w->cancellable, NULL); i++) {
+    w->n_taken++;
+    (*w->counter)++;
+    osr_fair_lock_give(w->lock);
+  }
+  return NULL;
+}
+
+static void
+test_lock_crowd(void)
+{
+  g_autoptr(GCancellable) cancellable = g_cancellable_new();
+  GThread *threads[6];
+  Worker workers[6];
+  OsrFairLock lock;
+  guint counter = 0, sum = 0;
+
+  osr_fair_lock_init(&lock);
+  for (guint i = 0; i < G_N_ELEMENTS(threads); i++) {
+    workers[i] =
+        (Worker){ .lock = &lock, .cancellable = i < 3 ? cancellable : NULL, .counter = &counter };
+    threads[i] = g_thread_new("worker", work, &workers[i]);
+  }
+  g_usleep(2000);
+  g_cancellable_cancel(cancellable);
+  for (guint i = 0; i < G_N_ELEMENTS(threads); i++) {
+    g_thread_join(threads[i]);
+    sum += workers[i].n_taken;
+    if (i >= 3)
+      g_assert_cmpuint(workers[i].n_taken, ==, 2000);
+  }
+  g_assert_cmpuint(counter, ==, sum);
+  g_assert_cmpuint(osr_fair_lock_n_waiters(&lock), ==, 0);
+  osr_fair_lock_clear(&lock);
+}
+
 static gpointer
 open_and_close(gpointer data)
 {
@@ -343,6 +607,12 @@ main(int argc, char **argv)
   g_test_add_func("/device/convert", test_convert);
   g_test_add_func("/device/unsupported", test_unsupported);
   g_test_add_func("/device/check", test_check);
+  g_test_add_func("/device/unasked", test_unasked);
+  g_test_add_func("/device/n-threads", test_n_threads);
+  g_test_add_func("/device/memory", test_memory);
+  g_test_add_func("/device/lock/order", test_lock_order);
+  g_test_add_func("/device/lock/cancel", test_lock_cancel);
+  g_test_add_func("/device/lock/crowd", test_lock_crowd);
   g_test_add_func("/device/threads", test_threads);
   g_test_add_func("/device/boxed", test_boxed);
   return g_test_run();

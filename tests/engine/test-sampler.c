@@ -460,11 +460,11 @@ test_noise(void)
   for (guint threads = 1; threads <= 2; threads++) {
     g_autoptr(OsrTensor) drawn = NULL;
 
-    osr_device_set_threads(run.device, (int) threads);
+    g_assert_true(osr_device_set_threads(run.device, (int) threads, NULL));
     drawn = run_latent(&run, 0, NULL);
     g_assert_cmpfloat(case_difference(drawn, given), <=, 1e-6);
   }
-  osr_device_set_threads(run.device, 0);
+  g_assert_true(osr_device_set_threads(run.device, 0, NULL));
   run.params.sequence++;
   other = run_latent(&run, 0, NULL);
   g_assert_cmpfloat(case_difference(other, given), >, 0.1);
