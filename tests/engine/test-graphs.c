@@ -196,7 +196,7 @@ test_others(gconstpointer data)
   }
 }
 
-/* Where recording fails, the clip is made without. */
+/* Where recording or launching fails, the clip is made without. */
 static void
 test_fallback(void)
 {
@@ -204,7 +204,7 @@ test_fallback(void)
   Trace first = { 0 };
   g_autofree float *want = must_sample(&run, 2, FALSE, &first);
 
-  for (guint way = 0; way < 2; way++) {
+  for (guint way = 0; way < 4; way++) {
     Trace t = { .run = &run, .fake = fake_control() };
     g_autoptr(OsrTensor) latent = NULL;
     g_autofree float *got = NULL;
@@ -212,15 +212,90 @@ test_fallback(void)
 
     t.fake->fail_begin = way == 0;
     t.fake->fail_end = way == 1;
+    /* More than there is, and the device gives none to who records. */
+    t.fake->recording_scratch = way == 2 ? (guint64) 1 << 40 : 0;
+    t.fake->fail_launch = way == 3;
     run.params.use_graphs = TRUE;
     latent = osr_sampler_run_batched(run.mmdit, &run.params, &run.input, run.dims, run.noise, 2,
                                      &t.counts, on_step, &t, NULL, &error);
     g_assert_no_error(error);
     got = golden_download(latent);
     g_assert_cmpmem(got, latent_size(&run), want, latent_size(&run));
-    g_assert_cmpuint(t.counts.recorded, ==, 0);
+    g_assert_cmpuint(t.counts.recorded, ==, (way == 3 ? 1 : 0));
     g_assert_cmpuint(t.counts.plain, ==, first.counts.plain);
   }
+}
+
+/* In the middle of the clip: those that were launched stay. */
+static void
+forbid_later(G_GNUC_UNUSED const Run *run)
+{
+  static guint step;
+
+  if (++step == 6)
+    fake_control_now()->fail_launch = TRUE;
+}
+
+static void
+test_launch_fails_later(void)
+{
+  g_auto(Run) run = open_run("sampler-t2v");
+  Trace plain = { 0 }, graphs = { .meddle = forbid_later };
+  g_autofree float *want = must_sample(&run, 3, FALSE, &plain);
+  g_autofree float *got = must_sample(&run, 3, TRUE, &graphs);
+
+  g_assert_cmpmem(got, latent_size(&run), want, latent_size(&run));
+  g_assert_cmpuint(graphs.counts.launched, >, 0);
+  g_assert_cmpuint(graphs.counts.plain + graphs.counts.launched, ==, plain.counts.plain);
+  g_assert_cmpuint(graphs.counts.launched, <=, 8);
+}
+
+/* Between two steps somebody lowers the limit. What the clip has it keeps; what it would need
+ * beyond that is an error, also in a forward that is recorded. */
+static void
+limit_to_present(const Run *run)
+{
+  OsrPoolStats stats = pool_stats(run->device);
+
+  if (stats.limit == 0)
+    osr_pool_set_limit(osr_device_get_pool(run->device), stats.reserved + 65536);
+}
+
+static void
+limit_to_nothing(const Run *run)
+{
+  osr_pool_set_limit(osr_device_get_pool(run->device), 1);
+}
+
+static void
+test_limit(void)
+{
+  g_auto(Run) run = open_run("sampler-t2v");
+  OsrPool *pool = osr_device_get_pool(run.device);
+  Trace free_run = { 0 }, bounded = { .meddle = limit_to_present };
+  Trace starved = { .meddle = limit_to_nothing };
+  g_autofree float *want = NULL, *got = NULL;
+  g_autoptr(GError) error = NULL;
+  guint64 before;
+
+  want = must_sample(&run, 3, TRUE, &free_run);
+  got = must_sample(&run, 3, TRUE, &bounded);
+  g_assert_cmpmem(got, latent_size(&run), want, latent_size(&run));
+  g_assert_cmpuint(bounded.counts.recorded, ==, free_run.counts.recorded);
+
+  osr_pool_set_limit(pool, 0);
+  osr_pool_trim(pool, 0);
+  before = pool_stats(run.device).allocated;
+  g_assert_null(sample(&run, 3, TRUE, &starved, &error));
+  assert_error_says(error, OSR_ERROR_MEMORY, "limit 1 byte");
+  g_assert_cmpuint(starved.last.step, >, 2);
+  g_assert_cmpuint(starved.counts.recorded, >, 0);
+  g_assert_cmpuint(pool_stats(run.device).allocated, ==, before);
+  osr_pool_set_limit(pool, 0);
+  g_free(got);
+  free_run = (Trace){ 0 };
+  got = must_sample(&run, 3, TRUE, &free_run);
+  g_assert_cmpmem(got, latent_size(&run), want, latent_size(&run));
 }
 
 /* A forward of more than half a second is not recorded: it could not be cancelled. */
@@ -378,6 +453,59 @@ test_cancel(gconstpointer data)
   g_assert_cmpmem(got, latent_size(&run), want, latent_size(&run));
 }
 
+/* Cancelled while a forward is recorded, which is finished and then not launched. */
+static void
+test_cancel_recording(void)
+{
+  g_auto(Run) run = open_run("sampler-t2v");
+  guint blocks = run.config.depth + run.config.depth_single_blocks;
+  g_autoptr(GCancellable) cancellable = g_cancellable_new();
+  Trace whole = { 0 }, t = { .cancellable = cancellable };
+  g_autofree float *want = NULL, *got = NULL;
+  g_autoptr(GError) error = NULL;
+  guint64 before;
+
+  run.params.text_osci = run.params.image_osci = FALSE;
+  want = must_sample(&run, 3, TRUE, &whole);
+  before = pool_stats(run.device).allocated;
+  spy_start(run.device);
+  spy.cancellable = cancellable;
+  spy.cancel_at = blocks + 1;
+  g_assert_null(sample(&run, 3, TRUE, &t, &error));
+  spy_stop();
+  g_assert_error(error, G_IO_ERROR, G_IO_ERROR_CANCELLED);
+  g_assert_cmpuint(spy.n_attention, ==, 2 * blocks);
+  g_assert_cmpuint(t.counts.recorded, ==, 1);
+  g_assert_cmpuint(t.counts.launched, ==, 0);
+  g_assert_cmpuint(t.fake->n_launched, ==, 0);
+  g_assert_cmpuint(pool_stats(run.device).allocated, ==, before);
+
+  whole = (Trace){ 0 };
+  got = must_sample(&run, 3, TRUE, &whole);
+  g_assert_cmpmem(got, latent_size(&run), want, latent_size(&run));
+}
+
+/* Model, embeddings and device are dropped while launches are enqueued, which still run. */
+static void
+test_dropped(void)
+{
+  Run run = open_run("sampler-t2v");
+  g_autoptr(GCancellable) cancellable = g_cancellable_new();
+  Trace t = { .cancellable = cancellable, .cancel_at = 6 };
+  g_autoptr(GError) error = NULL;
+  guint64 behind, n_run;
+
+  g_assert_null(sample(&run, 3, TRUE, &t, &error));
+  g_assert_error(error, G_IO_ERROR, G_IO_ERROR_CANCELLED);
+  behind = t.fake->attentions_behind;
+  n_run = t.fake->n_run;
+  g_assert_cmpuint(behind, >, 0);
+  g_assert_cmpuint(t.counts.launched, >, 0);
+  run_clear(&run);
+  g_assert_cmpuint(t.fake->attentions_behind, ==, 0);
+  g_assert_cmpuint(t.fake->n_run, >=, n_run + behind);
+}
+
 /* Two clips of one model at the same time: each thread has its graphs and its memory. */
 typedef struct {
   Run *run;
@@ -444,6 +572,10 @@ main(int argc, char **argv)
   g_test_add_data_func("/graphs/failure/graphs", GINT_TO_POINTER(TRUE), test_failure);
   g_test_add_data_func("/graphs/cancel/plain", GINT_TO_POINTER(FALSE), test_cancel);
   g_test_add_data_func("/graphs/cancel/graphs", GINT_TO_POINTER(TRUE), test_cancel);
+  g_test_add_func("/graphs/cancel/recording", test_cancel_recording);
+  g_test_add_func("/graphs/launch-fails-later", test_launch_fails_later);
+  g_test_add_func("/graphs/limit", test_limit);
+  g_test_add_func("/graphs/dropped", test_dropped);
   g_test_add_func("/graphs/threads", test_threads);
   return g_test_run();
 }
