@@ -30,7 +30,8 @@ struct _OsrDevice {
 
 G_DEFINE_BOXED_TYPE(OsrDevice, osr_device, osr_device_ref, osr_device_unref)
 
-/* Opening a GPU takes long, so it has a lock of its own; the list's is held for moments. */
+/* Opening and closing a GPU takes long, so it has a lock of its own; the list's is held for
+ * moments. */
 static GMutex open_lock, devices_lock;
 static GSList *devices; /* OsrDevice, without references */
 
@@ -76,14 +77,27 @@ close_device(OsrDevice *device)
   g_free(device);
 }
 
+/* FALSE if it may be the last reference, which is still there then. */
+static gboolean
+unref_one_of_many(OsrDevice *device)
+{
+  gint n = g_atomic_int_get(&device->ref_count);
+
+  while (n > 1 && !g_atomic_int_compare_and_exchange(&device->ref_count, n, n - 1))
+    n = g_atomic_int_get(&device->ref_count);
+  return n > 1;
+}
+
 void
 osr_device_unref(OsrDevice *device)
 {
   gboolean last;
 
-  if (!device)
+  if (!device || unref_one_of_many(device))
     return;
-  /* Under the lock, so that find_device() never revives a device that is going away. */
+  /* A GPU is not opened while it is being closed: a lost one is reset then, for all. */
+  g_mutex_lock(&open_lock);
+  /* Under the list's lock, so that find_device() never revives a device that is going away. */
   g_mutex_lock(&devices_lock);
   last = g_atomic_int_dec_and_test(&device->ref_count);
   if (last)
@@ -91,6 +105,7 @@ osr_device_unref(OsrDevice *device)
   g_mutex_unlock(&devices_lock);
   if (last)
     close_device(device);
+  g_mutex_unlock(&open_lock);
 }
 
 /* Called by ops, with the lock held. */

@@ -10,7 +10,8 @@
  *    when it is given back: f32 of it is NaN.
  *  - Ops ask for scratch memory as CUDA ops do, and write to it when they run.
  *  - A call that names memory which was given back before it, ops of two threads at once,
- *    memory or graphs that are left when a device is closed: the program ends with a message.
+ *    memory or graphs that are left when a device is closed, a device that is opened before it
+ *    is closed: the program ends with a message.
  *
  * Ops are the CPU's. Environment: FAKE_CUDA_ABI, FAKE_CUDA_DEVICES (default 2) and
  * FAKE_CUDA_F32 (no bf16) choose what it claims to be, FAKE_CUDA_BROKEN fails to open.
@@ -31,6 +32,10 @@
 #define EXPORT __attribute__((visibility("default")))
 
 EXPORT FakeCuda fake_cuda;
+
+/* Of each device. */
+#define MAX_DEVICES 8
+static int n_open[MAX_DEVICES];
 
 typedef struct Block {
   struct Block *next;
@@ -191,6 +196,23 @@ is_attention(const Call *call)
   return strcmp(call->name, "attention") == 0;
 }
 
+/* Counts are of all devices, and their locks are their own. */
+static uint64_t
+add(uint64_t *count, int change)
+{
+  return __atomic_add_fetch(count, (uint64_t) change, __ATOMIC_RELAXED);
+}
+
+static void
+raise_to(uint64_t *most, uint64_t count)
+{
+  uint64_t before = __atomic_load_n(most, __ATOMIC_RELAXED);
+
+  while (before < count && !__atomic_compare_exchange_n(most, &before, count, false,
+                                                        __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+    continue;
+}
+
 static void
 count_behind(const Call *call, int change)
 {
@@ -199,13 +221,9 @@ count_behind(const Call *call, int change)
       count_behind(c, change);
     return;
   }
-  fake_cuda.calls_behind += (uint64_t) change;
+  raise_to(&fake_cuda.max_calls_behind, add(&fake_cuda.calls_behind, change));
   if (is_attention(call))
-    fake_cuda.attentions_behind += (uint64_t) change;
-  if (fake_cuda.calls_behind > fake_cuda.max_calls_behind)
-    fake_cuda.max_calls_behind = fake_cuda.calls_behind;
-  if (fake_cuda.attentions_behind > fake_cuda.max_attentions_behind)
-    fake_cuda.max_attentions_behind = fake_cuda.attentions_behind;
+    raise_to(&fake_cuda.max_attentions_behind, add(&fake_cuda.attentions_behind, change));
 }
 
 static bool
@@ -223,7 +241,7 @@ enqueue(Fake *fake, Call *call)
     return;
   }
   queue_push(&fake->queue, call);
-  fake_cuda.n_enqueued++;
+  add(&fake_cuda.n_enqueued, 1);
   count_behind(call, 1);
 }
 
@@ -233,7 +251,7 @@ run_call(Fake *fake, Call *call)
 {
   if (fake->broken)
     return;
-  if (fake->index == 0 && ++fake_cuda.n_run == fake_cuda.fail_at)
+  if (fake->index == 0 && add(&fake_cuda.n_run, 1) == fake_cuda.fail_at)
     snprintf(fake->reason, sizeof fake->reason, "%s: failed, as the test asked", call->name);
   else if (call->run(fake, call) != OSR_OK)
     snprintf(fake->reason, sizeof fake->reason, "%s", fake->cpu.error);
@@ -530,7 +548,7 @@ wait_mark(OsrOpsContext *ctx, uint64_t number)
     /* Old marks are forgotten. */
     if (number + OSR_MAX_MARKS <= ctx->n_marks)
       number = ctx->n_marks - OSR_MAX_MARKS + 1;
-    fake_cuda.n_waited++;
+    add(&fake_cuda.n_waited, 1);
     run_until(fake, number);
     if (number > fake->passed)
       result = lost(ctx);
@@ -585,7 +603,7 @@ graph_end(OsrOpsContext *ctx, void **graph)
     graph_unref(recorded);
     recorded = NULL;
   } else {
-    fake_cuda.n_recorded++;
+    add(&fake_cuda.n_recorded, 1);
     fake->n_graphs++;
   }
   if (graph)
@@ -615,7 +633,7 @@ graph_launch(OsrOpsContext *ctx, void *graph)
     for (const Call *c = call->graph->calls.first; c; c = c->next)
       check_call(fake, c);
     enqueue(fake, call);
-    fake_cuda.n_launched++;
+    add(&fake_cuda.n_launched, 1);
   }
   pthread_mutex_unlock(&fake->lock);
   return result;
@@ -786,6 +804,8 @@ open_device(OsrOpsContext *ctx, int index)
   fake = calloc(1, sizeof *fake);
   if (!fake)
     return OSR_ERR_MEMORY;
+  if (index < MAX_DEVICES && __atomic_fetch_add(&n_open[index], 1, __ATOMIC_SEQ_CST) > 0)
+    die("device %d is opened while it is open", index);
   fake->index = index;
   fake->cpu.n_threads = 1;
   if (osr_backend_cpu.open(&fake->cpu, 0) != OSR_OK) {
@@ -808,6 +828,8 @@ close_device(OsrOpsContext *ctx)
     die("device %d is closed with %d graphs and %smemory in use", fake->index, fake->n_graphs,
         fake->blocks ? "" : "no ");
   osr_backend_cpu.close(&fake->cpu);
+  if (fake->index < MAX_DEVICES)
+    __atomic_fetch_sub(&n_open[fake->index], 1, __ATOMIC_SEQ_CST);
   pthread_mutex_destroy(&fake->lock);
   free(fake);
   ctx->impl = NULL;
