@@ -804,14 +804,14 @@ open_device(OsrOpsContext *ctx, int index)
   fake = calloc(1, sizeof *fake);
   if (!fake)
     return OSR_ERR_MEMORY;
-  if (index < MAX_DEVICES && __atomic_fetch_add(&n_open[index], 1, __ATOMIC_SEQ_CST) > 0)
-    die("device %d is opened while it is open", index);
   fake->index = index;
   fake->cpu.n_threads = 1;
   if (osr_backend_cpu.open(&fake->cpu, 0) != OSR_OK) {
     free(fake);
     return OSR_ERR_MEMORY;
   }
+  if (index < MAX_DEVICES && __atomic_fetch_add(&n_open[index], 1, __ATOMIC_SEQ_CST) > 0)
+    die("device %d is opened while it is open", index);
   pthread_mutex_init(&fake->lock, NULL);
   queue_init(&fake->queue);
   ctx->impl = fake;
@@ -828,6 +828,8 @@ close_device(OsrOpsContext *ctx)
     die("device %d is closed with %d graphs and %smemory in use", fake->index, fake->n_graphs,
         fake->blocks ? "" : "no ");
   osr_backend_cpu.close(&fake->cpu);
+  /* A GPU takes longer, in which others may want it. */
+  nanosleep(&(struct timespec){ .tv_nsec = 200000 }, NULL);
   if (fake->index < MAX_DEVICES)
     __atomic_fetch_sub(&n_open[fake->index], 1, __ATOMIC_SEQ_CST);
   pthread_mutex_destroy(&fake->lock);
