@@ -22,7 +22,7 @@ G_BEGIN_DECLS
  *    that all who use a device take turns within a step; for longer only while a graph is
  *    recorded, which computes nothing. It goes to those who wait in the order of their coming.
  *  - Work that can be cancelled waits for it with its GCancellable.
- *  - Nobody waits for the device, copies, or calls back into the application with it held.
+ *  - Nobody waits for the device's work or calls back into the application with it held.
  *  - A failed op is asked about with osr_device_check() before the lock is given back.
  *  - What a model keeps from one forward to the next (tables of positions) belongs to the lock:
  *    a forward takes references to what it reads, as another may come between its blocks.

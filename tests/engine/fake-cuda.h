@@ -10,11 +10,11 @@
 
 typedef struct FakeCuda {
   /* To do, on device 0. */
-  uint64_t fail_at;              /* when n_run gets here, that call fails the device; 0: never */
-  unsigned attention_ms;         /* that an attention takes */
-  bool fail_begin, fail_end;     /* graph_begin(), graph_end() */
-  bool fail_launch;              /* graph_launch(), without a failure of the device */
-  uint64_t recording_scratch;    /* bytes more that ops ask for while they are recorded */
+  uint64_t fail_at;           /* when n_run gets here, that call fails the device; 0: never */
+  unsigned attention_ms;      /* that an attention takes */
+  bool fail_begin, fail_end;  /* graph_begin(), graph_end() */
+  bool fail_launch;           /* graph_launch(), without a failure of the device */
+  uint64_t recording_scratch; /* bytes more that ops ask for while they are recorded */
 
   /* Done, on all devices, since the test set them to zero. */
   uint64_t n_enqueued, n_run;      /* calls; those of a graph count each time */
