@@ -12,6 +12,7 @@
 #include "model.h"
 #include "ops.h"
 #include "prompts.h"
+#include "resize.h"
 #include "sampler.h"
 #include "tensor.h"
 #include "vae.h"

@@ -9,9 +9,13 @@
 #define POLL_INTERVAL (50 * GST_MSECOND)
 
 struct _GstOpenSoraScaler {
-  GstVideoConverter *converter;
-  GstVideoInfo info; /* RGB, the target size */
-  GstBuffer *buffer; /* of that, for gst_opensora_scaler_convert() */
+  OsrResize method;
+  double aspect;                /* of a pixel */
+  GstVideoConverter *converter; /* of colours */
+  GstVideoInfo rgb;             /* as large as what comes */
+  GstBuffer *whole;             /* of that */
+  GstVideoInfo info;            /* RGB, the target size */
+  GstBuffer *buffer;            /* of that, for gst_opensora_scaler_convert() */
 };
 
 static gboolean
@@ -74,50 +78,26 @@ gst_opensora_video_fill_device_frame(OsrTensor *video, guint i, GstVideoFrame *f
   return fill_frame(video, i, frame, osr_video_get_device_picture, error);
 }
 
-/* The largest centred part of @info that has the aspect ratio of width x height. Square
- * pixels are assumed, as upstream does, unless the caps say otherwise. */
-static void
-centre_crop(const GstVideoInfo *info, guint width, guint height, int *x, int *y, int *w, int *h)
-{
-  const int in_w = GST_VIDEO_INFO_WIDTH(info), in_h = GST_VIDEO_INFO_HEIGHT(info);
-  const double par = (double) GST_VIDEO_INFO_PAR_N(info) / MAX(GST_VIDEO_INFO_PAR_D(info), 1);
-  const double wanted = (double) width / height / (par > 0 ? par : 1.0);
-
-  *w = in_w;
-  *h = in_h;
-  if ((double) in_w / in_h > wanted)
-    *w = CLAMP((int) (in_h * wanted + 0.5), 1, in_w);
-  else
-    *h = CLAMP((int) (in_w / wanted + 0.5), 1, in_h);
-  *x = (in_w - *w) / 2;
-  *y = (in_h - *h) / 2;
-}
-
 GstOpenSoraScaler *
 gst_opensora_scaler_new(const GstVideoInfo *info, guint width, guint height)
 {
   GstOpenSoraScaler *self = g_new0(GstOpenSoraScaler, 1);
   GstVideoInfo in = *info;
-  int x, y, w, h;
 
-  centre_crop(info, width, height, &x, &y, &w, &h);
+  self->method = GST_VIDEO_INFO_FPS_N(info) > 0 ? OSR_RESIZE_VIDEO : OSR_RESIZE_PICTURE;
+  self->aspect = (double) in.par_n / MAX(in.par_d, 1);
+  if (!(self->aspect > 0)) /* square ones, as upstream takes all for */
+    self->aspect = 1.0;
   gst_video_info_set_format(&self->info, GST_VIDEO_FORMAT_RGB, width, height);
+  gst_video_info_set_format(&self->rgb, GST_VIDEO_FORMAT_RGB, (guint) in.width, (guint) in.height);
   /* The converter wants these to be the same: it changes neither. */
-  self->info.fps_n = in.fps_n;
-  self->info.fps_d = in.fps_d;
-  self->info.interlace_mode = in.interlace_mode;
-  /* Catmull-Rom is the bicubic kernel of the pictures that the models were trained on. */
-  self->converter = gst_video_converter_new(
-      &in, &self->info,
-      gst_structure_new(
-          "options", GST_VIDEO_CONVERTER_OPT_SRC_X, G_TYPE_INT, x, GST_VIDEO_CONVERTER_OPT_SRC_Y,
-          G_TYPE_INT, y, GST_VIDEO_CONVERTER_OPT_SRC_WIDTH, G_TYPE_INT, w,
-          GST_VIDEO_CONVERTER_OPT_SRC_HEIGHT, G_TYPE_INT, h,
-          GST_VIDEO_CONVERTER_OPT_RESAMPLER_METHOD, GST_TYPE_VIDEO_RESAMPLER_METHOD,
-          GST_VIDEO_RESAMPLER_METHOD_CUBIC, GST_VIDEO_RESAMPLER_OPT_CUBIC_B, G_TYPE_DOUBLE, 0.0,
-          GST_VIDEO_RESAMPLER_OPT_CUBIC_C, G_TYPE_DOUBLE, 0.5, NULL));
+  self->rgb.fps_n = in.fps_n;
+  self->rgb.fps_d = in.fps_d;
+  self->rgb.interlace_mode = in.interlace_mode;
+  self->converter = gst_video_converter_new(&in, &self->rgb, NULL);
+  self->whole = gst_buffer_new_allocate(NULL, GST_VIDEO_INFO_SIZE(&self->rgb), NULL);
   self->buffer = gst_buffer_new_allocate(NULL, GST_VIDEO_INFO_SIZE(&self->info), NULL);
-  if (!self->converter || !self->buffer) {
+  if (!self->converter || !self->whole || !self->buffer) {
     gst_opensora_scaler_free(self);
     return NULL;
   }
@@ -129,22 +109,39 @@ gst_opensora_scaler_free(GstOpenSoraScaler *self)
 {
   if (self->converter)
     gst_video_converter_free(self->converter);
+  gst_clear_buffer(&self->whole);
   gst_clear_buffer(&self->buffer);
   g_free(self);
 }
 
 static gboolean
+cannot_map(GError **error)
+{
+  g_set_error_literal(error, OSR_ERROR, OSR_ERROR_FAILED, "cannot map a frame");
+  return FALSE;
+}
+
+static gboolean
 scale(GstOpenSoraScaler *self, GstVideoFrame *frame, GstBuffer *buffer, GError **error)
 {
-  GstVideoFrame out;
+  GstVideoFrame whole, out;
+  gboolean ok;
 
+  if (!gst_video_frame_map(&whole, &self->rgb, self->whole, GST_MAP_READWRITE))
+    return cannot_map(error);
   if (!gst_video_frame_map(&out, &self->info, buffer, GST_MAP_WRITE)) {
-    g_set_error_literal(error, OSR_ERROR, OSR_ERROR_FAILED, "cannot map a frame");
-    return FALSE;
+    gst_video_frame_unmap(&whole);
+    return cannot_map(error);
   }
-  gst_video_converter_frame(self->converter, frame, &out);
+  gst_video_converter_frame(self->converter, frame, &whole);
+  ok = osr_resize_fill(
+      self->method, GST_VIDEO_FRAME_PLANE_DATA(&whole, 0), (guint) GST_VIDEO_FRAME_WIDTH(&whole),
+      (guint) GST_VIDEO_FRAME_HEIGHT(&whole), (gsize) GST_VIDEO_FRAME_PLANE_STRIDE(&whole, 0),
+      self->aspect, GST_VIDEO_FRAME_PLANE_DATA(&out, 0), (guint) GST_VIDEO_FRAME_WIDTH(&out),
+      (guint) GST_VIDEO_FRAME_HEIGHT(&out), (gsize) GST_VIDEO_FRAME_PLANE_STRIDE(&out, 0), error);
   gst_video_frame_unmap(&out);
-  return TRUE;
+  gst_video_frame_unmap(&whole);
+  return ok;
 }
 
 /* @buffer, of the format @info, into frame @i of @video. */
@@ -155,10 +152,8 @@ set_frame(OsrTensor *video, guint i, const GstVideoInfo *info, GstBuffer *buffer
   GstVideoFrame frame;
   gboolean ok;
 
-  if (!gst_video_frame_map(&frame, info, buffer, GST_MAP_READ)) {
-    g_set_error_literal(error, OSR_ERROR, OSR_ERROR_FAILED, "cannot map a frame");
-    return FALSE;
-  }
+  if (!gst_video_frame_map(&frame, info, buffer, GST_MAP_READ))
+    return cannot_map(error);
   ok = picture_from_frame(&frame, &picture) && osr_video_set_picture(video, i, &picture, error);
   gst_video_frame_unmap(&frame);
   return ok;

@@ -25,7 +25,8 @@ gboolean gst_opensora_video_fill_device_frame(OsrTensor *video, guint i, GstVide
  * GstOpenSoraScaler:
  *
  * Video of any size and format -> frames of a video tensor, scaled to fill the target and
- * cropped at the centre, bicubic: upstream's resize_crop for references.
+ * cropped at the centre as upstream does with references: pictures, which have no frame rate,
+ * in one way, video in another (osr_resize_fill()).
  */
 typedef struct _GstOpenSoraScaler GstOpenSoraScaler;
 
