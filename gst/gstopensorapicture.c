@@ -107,6 +107,8 @@ gst_opensora_picture_new(const char *location, GstElement *denoise, GstElement *
   const gboolean prefixed = g_str_has_prefix(location, OSR_MODEL_DIR_IMAGE);
   g_autofree char *model = g_strconcat(prefixed ? "" : OSR_MODEL_DIR_IMAGE, location, NULL);
   g_autoptr(OsrModelDir) dir = osr_model_dir_open(model, error);
+  /* As in upstream's PNG file: I420 would lose colour. */
+  g_autoptr(GstCaps) rgb = gst_caps_from_string("video/x-raw, format = RGB");
   GstElement *bin, *picture, *video, *latent;
   g_autoptr(GstPad) sink = NULL;
   Shape *shape;
@@ -117,7 +119,14 @@ gst_opensora_picture_new(const char *location, GstElement *denoise, GstElement *
   picture = add_child(bin, gst_opensora_denoise_get_type(), "denoise");
   video = add_child(bin, gst_opensora_vae_dec_get_type(), "decode");
   latent = add_child(bin, gst_opensora_vae_enc_get_type(), "encode");
-  gst_element_link_many(picture, video, latent, NULL);
+  gst_element_link(picture, video);
+  if (!gst_element_link_filtered(video, latent, rgb)) {
+    g_set_error_literal(
+        error, OSR_ERROR, OSR_ERROR_UNSUPPORTED,
+        "image-model-location needs the element \"capsfilter\" of GStreamer itself");
+    gst_object_unref(gst_object_ref_sink(bin));
+    return NULL;
+  }
   add_ghost_pad(bin, picture, "sink");
   add_ghost_pad(bin, latent, "src");
 

@@ -145,8 +145,8 @@ GST_END_TEST
 #define ELEMENTS                                                                                   \
   "opensoratextsrc prompt=\"a cat\" num-samples=2 ! tee name=prompt "                              \
   "prompt. ! queue ! opensoradenoise name=picture steps=2 model-location=image:%s ! "              \
-  "opensoravaedec model-location=image:%s ! opensoravaeenc ! clip.reference_0 "                    \
-  "prompt. ! queue ! opensoradenoise name=clip " CLIP "! opensoravaedec" OUT
+  "opensoravaedec model-location=image:%s ! video/x-raw,format=RGB ! opensoravaeenc ! "            \
+  "clip.reference_0 prompt. ! queue ! opensoradenoise name=clip " CLIP "! opensoravaedec" OUT
 
 /* The elements one by one, and the bin. */
 GST_START_TEST(test_clip)
