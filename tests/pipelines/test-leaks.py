@@ -55,6 +55,11 @@ class Leaks(support.PipelineTest):
             + "! opensoravaedec ! fakesink".split()
         )
 
+    def test_picture(self):
+        pictures = f"image-model-location={support.source_root()}/tests/data/flux"
+        self.check(["opensorasrc", "prompt=a red circle", pictures, *SMALL, "!", "fakesink"])
+        self.check(["opensorasrc", "prompt=x", "image-model-location=/nowhere", "!", "fakesink"], fails=True)
+
     def test_no_model(self):
         self.check("opensorasrc prompt=x model-location=/nowhere ! fakesink", fails=True)
 
