@@ -42,6 +42,7 @@ GST_ELEMENT_REGISTER_DECLARE(opensoradenoise);
 GST_ELEMENT_REGISTER_DECLARE(opensoravaedec);
 GST_ELEMENT_REGISTER_DECLARE(opensoravaeenc);
 GST_ELEMENT_REGISTER_DECLARE(opensorasrc);
+GST_ELEMENT_REGISTER_DECLARE(opensoraplayout);
 
 /* Takes the engine's lines into GST_DEBUG, as of the category "opensora"; once a process. */
 void gst_opensora_log_init(void);

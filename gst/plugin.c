@@ -22,6 +22,7 @@ plugin_init(GstPlugin *plugin)
   ret |= GST_ELEMENT_REGISTER(opensoravaedec, plugin);
   ret |= GST_ELEMENT_REGISTER(opensoravaeenc, plugin);
   ret |= GST_ELEMENT_REGISTER(opensorasrc, plugin);
+  ret |= GST_ELEMENT_REGISTER(opensoraplayout, plugin);
   return ret;
 }
 
