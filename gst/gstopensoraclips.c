@@ -337,10 +337,8 @@ void
 gst_opensora_clips_release(GstOpenSoraClips *self, GstOpenSoraClip *clip)
 {
   g_mutex_lock(&self->lock);
-  if (self->incoming == clip) {
-    self->incoming = NULL;
-    self->over = copy_meta(clip->meta);
-  }
+  if (self->incoming == clip)
+    close_clip(self);
   count_out(self, clip);
   g_cond_broadcast(&self->cond);
   g_mutex_unlock(&self->lock);

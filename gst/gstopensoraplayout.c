@@ -327,6 +327,24 @@ pass_event(GstOpenSoraPlayout *self, GstEvent *event)
   return TRUE;
 }
 
+/* A slate that nobody has seen is made anew, as what clips will be. */
+static gboolean
+take_caps(GstOpenSoraPlayout *self, GstEvent *event)
+{
+  guint64 rendered;
+  GstCaps *caps;
+
+  gst_event_parse_caps(event, &caps);
+  if (!gst_opensora_clips_set_caps(&self->clips, caps))
+    return FALSE;
+  g_mutex_lock(&self->lock);
+  rendered = self->rendered;
+  g_mutex_unlock(&self->lock);
+  if (rendered == 0)
+    gst_pad_mark_reconfigure(self->srcpad);
+  return TRUE;
+}
+
 /* The output is a stream of its own: what describes the streams that come in ends here. */
 static gboolean
 gst_opensora_playout_sink_event(GstPad *pad, GstObject *parent, GstEvent *event)
@@ -334,7 +352,6 @@ gst_opensora_playout_sink_event(GstPad *pad, GstObject *parent, GstEvent *event)
   GstOpenSoraPlayout *self = GST_OPENSORA_PLAYOUT(parent);
   gboolean ok = TRUE;
   GstTagList *tags;
-  GstCaps *caps;
 
   GST_DEBUG_OBJECT(self, "%" GST_PTR_FORMAT, event);
   switch (GST_EVENT_TYPE(event)) {
@@ -344,8 +361,7 @@ gst_opensora_playout_sink_event(GstPad *pad, GstObject *parent, GstEvent *event)
     gst_opensora_clips_begin_stream(&self->clips);
     break;
   case GST_EVENT_CAPS:
-    gst_event_parse_caps(event, &caps);
-    ok = gst_opensora_clips_set_caps(&self->clips, caps);
+    ok = take_caps(self, event);
     break;
   case GST_EVENT_TAG:
     gst_event_parse_tag(event, &tags);

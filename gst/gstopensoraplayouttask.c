@@ -200,6 +200,15 @@ agree_rate(GstOpenSoraPlayout *self, gint fps_n, gint fps_d)
     set_rate(self, fps_n, fps_d);
 }
 
+/* What is known of the clips before they come. */
+static GstCaps *
+get_upstream_caps(GstOpenSoraPlayout *self)
+{
+  GstCaps *caps = gst_pad_get_current_caps(self->sinkpad);
+
+  return caps ? caps : gst_pad_peer_query_caps(self->sinkpad, NULL);
+}
+
 static void
 fixate_slate(GstStructure *s)
 {
@@ -224,13 +233,10 @@ find_slate_caps(GstOpenSoraPlayout *self)
   g_autoptr(GstCaps) own =
       gst_opensora_cuda_strip_caps(gst_pad_get_pad_template_caps(self->srcpad));
   g_autoptr(GstCaps) caps = gst_pad_peer_query_caps(self->srcpad, own);
-  g_autoptr(GstCaps) upstream = gst_pad_get_current_caps(self->sinkpad);
+  g_autoptr(GstCaps) upstream = gst_opensora_cuda_strip_caps(get_upstream_caps(self));
   g_autoptr(GstCaps) both = NULL;
 
-  if (!upstream)
-    upstream = gst_pad_peer_query_caps(self->sinkpad, NULL);
-  upstream =
-      gst_opensora_playout_drop_rate(gst_opensora_cuda_strip_caps(g_steal_pointer(&upstream)));
+  upstream = gst_opensora_playout_drop_rate(g_steal_pointer(&upstream));
   both = gst_caps_intersect_full(caps, upstream, GST_CAPS_INTERSECT_FIRST);
   if (gst_caps_is_empty(both))
     gst_caps_replace(&both, caps);
@@ -297,16 +303,16 @@ static GstFlowReturn
 negotiate(GstOpenSoraPlayout *self)
 {
   g_autoptr(GstCaps) upstream = NULL;
-  GstVideoInfo info;
-  gint fps_n = self->fps_n, fps_d = self->fps_d;
+  gint fps_n = self->fps_n, fps_d = self->fps_d, n, d;
 
   if (!gst_pad_check_reconfigure(self->srcpad))
     return GST_FLOW_OK;
-  upstream = gst_pad_get_current_caps(self->sinkpad);
-  if (!self->rate_agreed && upstream && gst_video_info_from_caps(&info, upstream) &&
-      info.fps_n > 0) {
-    fps_n = info.fps_n;
-    fps_d = info.fps_d;
+  upstream = self->rate_agreed ? NULL : get_upstream_caps(self);
+  if (upstream && gst_caps_get_size(upstream) > 0 &&
+      gst_structure_get_fraction(gst_caps_get_structure(upstream, 0), "framerate", &n, &d) &&
+      n > 0) {
+    fps_n = n;
+    fps_d = d;
   }
   agree_rate(self, fps_n, fps_d);
   gst_clear_caps(&self->caps);
@@ -578,6 +584,8 @@ gst_opensora_playout_loop(gpointer srcpad)
   ret = negotiate(self);
   if (ret == GST_FLOW_OK)
     ret = wait_for_frame(self);
+  if (ret == GST_FLOW_OK)
+    ret = negotiate(self);
   if (ret == GST_FLOW_OK)
     ret = show(self);
   if (ret != GST_FLOW_OK)

@@ -19,6 +19,7 @@ static const Element elements[] = {
   { "opensoravaedec", "Codec/Decoder/Video", GST_OPENSORA_LATENT, "video/x-raw", 2 },
   { "opensoravaeenc", "Codec/Encoder/Video", "video/x-raw", GST_OPENSORA_LATENT, 2 },
   { "opensorasrc", "Source/Video", NULL, "video/x-raw", 1 },
+  { "opensoraplayout", "Generic/Video", "video/x-raw", "video/x-raw", 2 },
 };
 
 static void
