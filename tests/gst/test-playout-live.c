@@ -251,7 +251,7 @@ GST_START_TEST(test_continue)
   expect(stage, "-");
   send_event(stage, gst_event_new_stream_start("second"));
   feed_now(stage, 1, 2);
-  gst_app_src_end_of_stream(GST_APP_SRC(stage->in));
+  send_event(stage, gst_event_new_eos());
   expect(stage, "1.0 1.1 1.0 1.1");
   g_object_set(stage->playout, "at-eos", 0, NULL);
   expect_eos(stage);

@@ -17,6 +17,7 @@ ELEMENTS = [
     "opensoradenoise",
     "opensoravaedec",
     "opensoravaeenc",
+    "opensoraplayout",
 ]
 
 # What GObject, GstElement and the base classes bring along, up to GStreamer 1.26.
