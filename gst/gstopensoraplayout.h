@@ -82,6 +82,7 @@ struct _GstOpenSoraPlayout {
   GstCaps *slate_caps;
   GstCaps *caps;     /* sent last */
   GstVideoInfo info; /* of these */
+  gboolean asked;    /* who is downstream, for: */
   gboolean takes_video_meta;
 };
 

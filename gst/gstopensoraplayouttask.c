@@ -49,7 +49,7 @@ gst_opensora_playout_reset(GstOpenSoraPlayout *self)
   gst_clear_buffer(&self->slate);
   gst_clear_caps(&self->slate_caps);
   gst_clear_caps(&self->caps);
-  self->takes_video_meta = FALSE;
+  self->asked = FALSE;
 }
 
 /* Times */
@@ -315,7 +315,7 @@ negotiate(GstOpenSoraPlayout *self)
     fps_d = d;
   }
   agree_rate(self, fps_n, fps_d);
-  gst_clear_caps(&self->caps);
+  self->asked = FALSE;
   /* A slate that fades out has to stay as it is. */
   if (self->player.track.clip)
     return GST_FLOW_OK;
@@ -361,6 +361,7 @@ ask_for_video_meta(GstOpenSoraPlayout *self)
   self->takes_video_meta = gst_pad_peer_query(self->srcpad, query) &&
                            gst_query_find_allocation_meta(query, GST_VIDEO_META_API_TYPE, NULL);
   gst_query_unref(query);
+  self->asked = TRUE;
 }
 
 /* @caps in our rate go out, where they have changed, and the segment after the first. */
@@ -368,20 +369,22 @@ static GstFlowReturn
 send_caps(GstOpenSoraPlayout *self, GstCaps *caps)
 {
   g_autoptr(GstCaps) wanted = gst_caps_copy(caps);
-  const gboolean first = !gst_pad_has_current_caps(self->srcpad);
   GstSegment segment;
 
   gst_caps_set_simple(wanted, "framerate", GST_TYPE_FRACTION, self->fps_n, self->fps_d, NULL);
-  if (self->caps && gst_caps_is_equal(wanted, self->caps))
+  if (self->caps && gst_caps_is_equal(wanted, self->caps)) {
+    if (!self->asked)
+      ask_for_video_meta(self);
     return GST_FLOW_OK;
+  }
   GST_INFO_OBJECT(self, "%" GST_PTR_FORMAT, wanted);
   if (!gst_pad_set_caps(self->srcpad, wanted) || !gst_video_info_from_caps(&self->info, wanted))
     return GST_PAD_IS_FLUSHING(self->srcpad) ? GST_FLOW_FLUSHING : GST_FLOW_NOT_NEGOTIATED;
-  gst_caps_replace(&self->caps, wanted);
-  if (first) {
+  if (!self->caps) {
     gst_segment_init(&segment, GST_FORMAT_TIME);
     gst_pad_push_event(self->srcpad, gst_event_new_segment(&segment));
   }
+  gst_caps_replace(&self->caps, wanted);
   ask_for_video_meta(self);
   return GST_FLOW_OK;
 }

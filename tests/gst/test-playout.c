@@ -322,6 +322,78 @@ GST_START_TEST(test_late_cross_fade)
 }
 GST_END_TEST;
 
+/* Memory */
+
+/* Frames are passed on as they are. */
+GST_START_TEST(test_no_copies)
+{
+  g_autoptr(Stage) stage = stage_started("slate=none");
+  g_autoptr(GstCaps) caps = clip_caps(stage, WIDTH);
+  GstBuffer *buffer = gst_buffer_new_allocate(NULL, WIDTH * HEIGHT * 3, NULL);
+  GstMemory *memory = gst_buffer_get_memory(buffer, 0);
+
+  add_meta(stage, buffer, 1, 1);
+  g_object_set(stage->in, "caps", caps, NULL);
+  gst_app_src_push_buffer(GST_APP_SRC(stage->in), buffer);
+  wait_stat(stage, "clips-waiting", 1);
+  for (guint n = 0; n < 3; n++) {
+    GstSample *sample = next_sample(stage);
+
+    fail_unless(gst_buffer_peek_memory(gst_sample_get_buffer(sample), 0) == memory);
+    gst_sample_unref(sample);
+  }
+  gst_memory_unref(memory);
+}
+GST_END_TEST;
+
+/* What is in the memory of a GPU is not looked into: no slate, no fade, no copy. */
+GST_START_TEST(test_cuda_memory)
+{
+  g_autoptr(Stage) stage =
+      stage_new("transition=cross-fade",
+                "video/x-raw(memory:CUDAMemory),format=RGB,width=16,height=16,framerate=24/1");
+  g_autoptr(GstCaps) caps = clip_caps(stage, WIDTH);
+
+  gst_caps_set_features(caps, 0, gst_caps_features_new("memory:CUDAMemory", NULL));
+  g_object_set(stage->in, "caps", caps, NULL);
+  stage_play(stage);
+  fail_unless(gst_test_clock_crank(stage->clock));
+  gst_test_clock_wait_for_next_pending_id(stage->clock, NULL);
+  for (guint clip = 1; clip <= 2; clip++)
+    for (guint i = 0; i < 2; i++) {
+      GstBuffer *buffer = gst_buffer_new_allocate(NULL, 8, NULL);
+      const guint8 head[] = { (guint8) clip, (guint8) i };
+
+      gst_buffer_fill(buffer, 0, head, sizeof head);
+      add_meta(stage, buffer, clip, 2);
+      gst_app_src_push_buffer(GST_APP_SRC(stage->in), buffer);
+    }
+  wait_stat(stage, "clips-waiting", 2);
+  expect(stage, "1.0 1.1 2.0 2.1 2.0");
+}
+GST_END_TEST;
+
+static gboolean
+takes_cuda(const char *out_caps)
+{
+  g_autoptr(Stage) stage = stage_new("", out_caps);
+  g_autoptr(GstPad) pad = gst_element_get_static_pad(stage->playout, "sink");
+  g_autoptr(GstCaps) wanted =
+      gst_caps_from_string("video/x-raw(memory:CUDAMemory),format=RGB,width=16,height=16");
+  g_autoptr(GstCaps) caps = gst_pad_query_caps(pad, wanted);
+
+  return !gst_caps_is_empty(caps);
+}
+
+/* Who takes anything does not get memory of a GPU. */
+GST_START_TEST(test_cuda_caps)
+{
+  fail_unless(takes_cuda("video/x-raw(memory:CUDAMemory)"));
+  fail_unless(!takes_cuda("video/x-raw(ANY)"));
+  fail_unless(!takes_cuda("identity"));
+}
+GST_END_TEST;
+
 /* Rates */
 
 static const struct {
@@ -412,6 +484,9 @@ playout_suite(void)
   tcase_add_test(tcase, test_new_caps);
   tcase_add_loop_test(tcase, test_cross_fade, 0, G_N_ELEMENTS(formats));
   tcase_add_test(tcase, test_late_cross_fade);
+  tcase_add_test(tcase, test_no_copies);
+  tcase_add_test(tcase, test_cuda_memory);
+  tcase_add_test(tcase, test_cuda_caps);
   tcase_add_loop_test(tcase, test_rates, 0, G_N_ELEMENTS(rates));
   tcase_add_test(tcase, test_no_rate);
   tcase_add_test(tcase, test_rate_of_first_clip);

@@ -156,7 +156,7 @@ GST_START_TEST(test_properties)
                 pspecs[i]->name, blurb);
     fail_unless(pspecs[i]->flags & G_PARAM_READABLE);
     if (!(pspecs[i]->flags & G_PARAM_WRITABLE)) {
-      assert_equals_string(pspecs[i]->name, "memory-stats");
+      fail_unless(g_str_has_suffix(pspecs[i]->name, "stats"), "%s", pspecs[i]->name);
       continue;
     }
     fail_unless(pspecs[i]->flags & (GST_PARAM_MUTABLE_READY | GST_PARAM_MUTABLE_PLAYING), "%s",
