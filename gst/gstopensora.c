@@ -410,6 +410,13 @@ gst_opensora_get_available_memory(OsrDevice *device, guint64 *bytes)
 }
 
 static void
+set_id(GstOpenSoraProgress *self, GstStructure *s)
+{
+  if (self->ticket)
+    gst_structure_set(s, "id", G_TYPE_UINT64, gst_opensora_ticket_get_id(self->ticket), NULL);
+}
+
+static void
 progress_post(GstOpenSoraProgress *self, GstProgressType type, const char *text, int percent)
 {
   GstMessage *message =
@@ -419,6 +426,7 @@ progress_post(GstOpenSoraProgress *self, GstProgressType type, const char *text,
   gst_structure_set(s, "clip", G_TYPE_UINT, self->clip, NULL);
   if (self->extension)
     gst_structure_set(s, "extension", G_TYPE_UINT, self->extension, NULL);
+  set_id(self, s);
   if (percent >= 0)
     gst_structure_set(s, "percent", G_TYPE_INT, percent, NULL);
   gst_element_post_message(self->element, message);
@@ -426,7 +434,8 @@ progress_post(GstOpenSoraProgress *self, GstProgressType type, const char *text,
 
 void
 gst_opensora_progress_start(GstOpenSoraProgress *self, GstElement *element, OsrDevice *device,
-                            const char *stage, const char *text, const char *prompt, guint clip)
+                            const char *stage, const char *text, const char *prompt, guint clip,
+                            GstOpenSoraTicket *ticket, GCancellable *work)
 {
   self->element = element;
   self->device = device;
@@ -434,6 +443,9 @@ gst_opensora_progress_start(GstOpenSoraProgress *self, GstElement *element, OsrD
   self->text = text;
   self->prompt = g_strdup(prompt);
   self->clip = clip;
+  self->ticket = ticket ? g_object_ref(ticket) : NULL;
+  self->binding = gst_opensora_ticket_bind(ticket, work);
+  self->fatal = FALSE;
   self->start = g_get_monotonic_time();
   progress_post(self, GST_PROGRESS_TYPE_START, text, 0);
 }
@@ -454,29 +466,84 @@ gst_opensora_progress_step(GstOpenSoraProgress *self, guint step, guint steps, d
                         self->prompt ? self->prompt : "", NULL);
   if (self->extension)
     gst_structure_set(s, "extension", G_TYPE_UINT, self->extension, NULL);
+  set_id(self, s);
   gst_opensora_set_memory_fields(s, "memory-", self->device);
   gst_element_post_message(self->element, gst_message_new_element(GST_OBJECT(self->element), s));
   progress_post(self, GST_PROGRESS_TYPE_CONTINUE, self->text, (int) percent);
+}
+
+static void
+progress_end(GstOpenSoraProgress *self)
+{
+  gst_opensora_ticket_unbind(self->ticket, self->binding);
+  g_clear_object(&self->ticket);
+  g_clear_pointer(&self->prompt, g_free);
 }
 
 void
 gst_opensora_progress_complete(GstOpenSoraProgress *self)
 {
   progress_post(self, GST_PROGRESS_TYPE_COMPLETE, self->text, 100);
-  g_clear_pointer(&self->prompt, g_free);
+  progress_end(self);
+}
+
+/* What another prompt might not meet. Only denoising reads files that prompts name: those of the
+ * other stages are the model's. */
+static gboolean
+is_of_the_clip(const GstOpenSoraProgress *self, const GError *error)
+{
+  if (self->fatal || error->domain != OSR_ERROR)
+    return FALSE;
+  switch ((OsrError) error->code) {
+  case OSR_ERROR_INVALID_ARGUMENT:
+  case OSR_ERROR_MEMORY:
+  case OSR_ERROR_SHAPE:
+  case OSR_ERROR_UNSUPPORTED:
+    return TRUE;
+  case OSR_ERROR_NOT_FOUND:
+  case OSR_ERROR_INVALID_FILE:
+    return g_str_equal(self->stage, "denoise");
+  case OSR_ERROR_DEVICE:
+  case OSR_ERROR_FAILED:
+    break;
+  }
+  return FALSE;
+}
+
+/* (takes @error) */
+static void
+skip_clip(GstOpenSoraProgress *self, GError *error)
+{
+  gst_element_message_full(self->element, GST_MESSAGE_WARNING, GST_STREAM_ERROR,
+                           GST_STREAM_ERROR_FAILED,
+                           g_strdup_printf("A clip is left out: %s", error->message),
+                           g_strdup_printf("prompt %" G_GUINT64_FORMAT " (\"%s\")",
+                                           gst_opensora_ticket_get_id(self->ticket),
+                                           gst_opensora_ticket_get_prompt(self->ticket)),
+                           __FILE__, GST_FUNCTION, __LINE__);
+  gst_opensora_ticket_fail(self->ticket, error->message);
+  g_error_free(error);
 }
 
 GstFlowReturn
 gst_opensora_progress_fail(GstOpenSoraProgress *self, GError *error)
 {
+  const gboolean cancelled = g_error_matches(error, G_IO_ERROR, G_IO_ERROR_CANCELLED);
   g_autofree char *reason = g_strdup(error->message);
-  GstFlowReturn ret = gst_opensora_post_error(self->element, error);
+  GstFlowReturn ret = GST_FLOW_FLUSHING;
 
-  if (ret == GST_FLOW_FLUSHING)
+  if (gst_opensora_ticket_is_skipped(self->ticket) && is_of_the_clip(self, error)) {
+    skip_clip(self, error);
+  } else {
+    if (self->ticket && !cancelled)
+      gst_opensora_ticket_fail(self->ticket, reason);
+    ret = gst_opensora_post_error(self->element, error);
+  }
+  if (cancelled)
     progress_post(self, GST_PROGRESS_TYPE_CANCELED, "Cancelled", -1);
   else
     progress_post(self, GST_PROGRESS_TYPE_ERROR, reason, -1);
-  g_clear_pointer(&self->prompt, g_free);
+  progress_end(self);
   return ret;
 }
 

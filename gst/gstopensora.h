@@ -6,6 +6,7 @@
 
 #include <gst/gst.h>
 
+#include "gstopensoraticket.h"
 #include "opensora.h"
 
 G_BEGIN_DECLS
@@ -33,6 +34,10 @@ G_BEGIN_DECLS
 /* Out-of-band event of the prompt source, whose stream the application ends, or sent to the
  * denoiser by the application itself: what has not become a latent yet need not become one. */
 #define GST_OPENSORA_END_EVENT "opensora-end"
+
+/* Query of the denoiser to the decoder, before it makes a clip of a size that the prompt has asked
+ * for: can latents of the field "caps" be decoded? The answer is "reason" (string), why not. */
+#define GST_OPENSORA_DECODE_QUERY "opensora-decode"
 
 GST_DEBUG_CATEGORY_EXTERN(gst_opensora_debug);
 
@@ -134,10 +139,10 @@ gboolean gst_opensora_get_available_memory(OsrDevice *device, guint64 *bytes);
 /**
  * GstOpenSoraProgress:
  *
- * One long piece of work, told to the bus as GST_MESSAGE_PROGRESS (whose structure has the
- * field clip, too) and as element messages "opensora-progress"; docs/elements.md lists their
- * fields. COMPLETE has to be posted before the clip's first buffer leaves, or gst-launch-1.0
- * never leaves PAUSED.
+ * One long piece of work on a clip, told to the bus as GST_MESSAGE_PROGRESS (whose structure has
+ * the fields clip and id, too) and as element messages "opensora-progress"; docs/elements.md
+ * lists their fields. COMPLETE has to be posted before the clip's first buffer leaves, or
+ * gst-launch-1.0 never leaves PAUSED.
  */
 typedef struct {
   GstElement *element;
@@ -146,21 +151,28 @@ typedef struct {
   const char *text; /* for people: "Denoising" */
   char *prompt;
   guint clip;
-  guint extension; /* of the clip; 0: the clip itself */
+  guint extension;           /* of the clip; 0: the clip itself */
+  GstOpenSoraTicket *ticket; /* owned, NULL: none */
+  gulong binding;
+  gboolean fatal; /* what goes wrong now does so with every clip */
   gint64 start;
 } GstOpenSoraProgress;
 
-/* @self->extension has been set. @stage: "text", "denoise", "decode" or "encode". */
+/* @self->extension has been set. @stage: "text", "denoise", "decode" or "encode". Until the work
+ * completes or fails, the end of
+ * @ticket (NULL: the clip has none) cancels @work. */
 void gst_opensora_progress_start(GstOpenSoraProgress *self, GstElement *element, OsrDevice *device,
                                  const char *stage, const char *text, const char *prompt,
-                                 guint clip);
+                                 guint clip, GstOpenSoraTicket *ticket, GCancellable *work);
 /* @remaining < 0: estimated from the fraction of steps done. */
 void gst_opensora_progress_step(GstOpenSoraProgress *self, guint step, guint steps,
                                 double remaining);
 /* All went well. */
 void gst_opensora_progress_complete(GstOpenSoraProgress *self);
 /* Posts @error (consumed) as gst_opensora_post_error() does, then ends the progress: nobody
- * takes its end for all there is to know. Returns what to pass on. */
+ * takes its end for all there is to know. Where it is the clip's own and the ticket says that such
+ * clips are skipped, it is a warning and the end of the ticket instead. Returns what to pass on;
+ * FLUSHING for a clip that was cancelled or is skipped: its ticket is over. */
 GstFlowReturn gst_opensora_progress_fail(GstOpenSoraProgress *self, GError *error);
 
 /* Puts @tensors (not NULL, references taken) into a new buffer, one memory each. */

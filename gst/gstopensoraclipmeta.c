@@ -48,6 +48,56 @@ gst_opensora_clip_meta_get(GstBuffer *buffer)
   return meta ? gst_custom_meta_get_structure(meta) : NULL;
 }
 
+#define TICKET "ticket"
+
+void
+gst_opensora_clip_meta_set_ticket(GstStructure *clip, GstOpenSoraTicket *ticket)
+{
+  gst_structure_set(clip, TICKET, GST_TYPE_OPENSORA_TICKET, ticket, NULL);
+}
+
+GstOpenSoraTicket *
+gst_opensora_clip_meta_get_ticket(const GstStructure *clip)
+{
+  const GValue *value = clip ? gst_structure_get_value(clip, TICKET) : NULL;
+
+  return value && G_VALUE_HOLDS(value, GST_TYPE_OPENSORA_TICKET) ? g_value_get_object(value) : NULL;
+}
+
+void
+gst_opensora_clip_meta_remove_ticket(GstBuffer *buffer)
+{
+  GstCustomMeta *meta = gst_buffer_get_custom_meta(buffer, GST_OPENSORA_CLIP_META);
+
+  if (meta)
+    gst_structure_remove_field(gst_custom_meta_get_structure(meta), TICKET);
+}
+
+#define PICTURE "picture"
+
+GstBuffer *
+gst_opensora_clip_meta_for_picture(GstBuffer *buffer)
+{
+  GstCustomMeta *meta;
+
+  buffer = gst_buffer_make_writable(buffer);
+  meta = gst_buffer_get_custom_meta(buffer, GST_OPENSORA_CLIP_META);
+  if (meta) {
+    GstStructure *clip = gst_custom_meta_get_structure(meta);
+
+    gst_structure_remove_fields(clip, "steps", "frames", "width", "height", "guidance",
+                                "guidance-image", NULL);
+    gst_structure_set(clip, PICTURE, G_TYPE_BOOLEAN, TRUE, NULL);
+  }
+  return buffer;
+}
+
+gboolean
+gst_opensora_clip_meta_is_picture(const GstStructure *clip)
+{
+  return clip && gst_structure_has_field(clip, PICTURE);
+}
+
 /* The tag "comment" */
 
 /* Quoted where gst_parse_launch() and shells would take it for several words. */

@@ -6,7 +6,7 @@
  */
 #pragma once
 
-#include <gst/gst.h>
+#include "gstopensoraticket.h"
 
 G_BEGIN_DECLS
 
@@ -20,6 +20,18 @@ void gst_opensora_clip_meta_register(void);
 GstStructure *gst_opensora_clip_meta_add(GstBuffer *buffer, const GstStructure *fields);
 /* The fields of the clip in @buffer, NULL if it does not have the meta. */
 const GstStructure *gst_opensora_clip_meta_get(GstBuffer *buffer);
+
+/* The ticket of the clip's prompt is a field of the meta, too. NULL: it has none. */
+void gst_opensora_clip_meta_set_ticket(GstStructure *clip, GstOpenSoraTicket *ticket);
+GstOpenSoraTicket *gst_opensora_clip_meta_get_ticket(const GstStructure *clip);
+/* @buffer is not what the ticket is about any more. */
+void gst_opensora_clip_meta_remove_ticket(GstBuffer *buffer);
+
+/* Makes the conditioning @buffer one of a picture that the clip begins with: sizes and steps that
+ * the prompt asks for are not the picture's, nor is it what the ticket waits for. (takes @buffer)
+ */
+GstBuffer *gst_opensora_clip_meta_for_picture(GstBuffer *buffer);
+gboolean gst_opensora_clip_meta_is_picture(const GstStructure *clip);
 
 /* The clip's tags: title and description hold the prompt, comment all parameters that make
  * the clip again, as properties of opensorasrc (and the model's name), application-name ours.

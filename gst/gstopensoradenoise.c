@@ -513,7 +513,8 @@ denoise(GstOpenSoraDenoise *self, Job *job, GstFlowReturn *ret)
 
   gst_opensora_progress_start(&progress, GST_ELEMENT(self), device, "denoise",
                               job->extension ? "Denoising an extension" : "Denoising",
-                              clip ? gst_structure_get_string(clip, "prompt") : NULL, number);
+                              clip ? gst_structure_get_string(clip, "prompt") : NULL, number,
+                              gst_opensora_clip_meta_get_ticket(clip), job->cancellable);
   if (get_text(job->input, model, text, &error) &&
       get_references(self, job, condition, &params, &refs, &error))
     mmdit = osr_model_get_mmdit(model, job->cancellable, &error);

@@ -3,6 +3,8 @@
 
 #include <math.h>
 
+#include "gstopensoraclipmeta.h"
+
 #define GST_CAT_DEFAULT gst_opensora_debug
 
 /* The types of the elements inside; their files define them. */
@@ -62,6 +64,10 @@ choose_size(GstElement *picture_denoise, const Shape *shape, GstPad *latents)
 static GstPadProbeReturn
 on_conditioning(GstPad *pad, GstPadProbeInfo *info, gpointer user_data)
 {
+  if (GST_PAD_PROBE_INFO_TYPE(info) & GST_PAD_PROBE_TYPE_BUFFER) {
+    info->data = gst_opensora_clip_meta_for_picture(GST_PAD_PROBE_INFO_BUFFER(info));
+    return GST_PAD_PROBE_OK;
+  }
   if (GST_EVENT_TYPE(GST_PAD_PROBE_INFO_EVENT(info)) == GST_EVENT_CAPS) {
     g_autoptr(GstElement) denoise = gst_pad_get_parent_element(pad);
     g_autoptr(GstObject) bin = gst_object_get_parent(GST_OBJECT(denoise));
@@ -146,6 +152,7 @@ gst_opensora_picture_new(const char *location, GstElement *denoise, GstElement *
         "%.0fpx", floor(sqrt((double) dir->sampling.width * dir->sampling.height) + 0.5)),
   };
   sink = gst_element_get_static_pad(picture, "sink");
-  gst_pad_add_probe(sink, GST_PAD_PROBE_TYPE_EVENT_DOWNSTREAM, on_conditioning, shape, shape_free);
+  gst_pad_add_probe(sink, GST_PAD_PROBE_TYPE_BUFFER | GST_PAD_PROBE_TYPE_EVENT_DOWNSTREAM,
+                    on_conditioning, shape, shape_free);
   return bin;
 }

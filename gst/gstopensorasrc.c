@@ -12,6 +12,9 @@
  * With "image-model-location", a model of pictures (FLUX.1) makes the first frame of every clip
  * from its prompt. Its elements are in a child named "picture".
  *
+ * Prompts come from properties, or, with "is-queue", from #opensorasrc::add-prompt for as long as
+ * the stream runs: #opensoratextsrc tells more.
+ *
  * Their progress messages become one progress "generate" a clip, from the prompt (of later clips:
  * from the denoising) to the last frame. Their element messages "opensora-progress" are theirs.
  *
@@ -262,6 +265,7 @@ handle_progress(GstOpenSoraSrc *self, GstMessage *message)
   GstMessage *merged;
   GstStructure *fields;
   guint clip = 0;
+  guint64 id;
   int percent;
 
   gst_message_parse_progress(message, &type, &stage, &text);
@@ -279,6 +283,8 @@ handle_progress(GstOpenSoraSrc *self, GstMessage *message)
     merged = gst_message_new_progress(GST_OBJECT(self), type, "generate", text);
     fields = gst_message_writable_structure(merged);
     gst_structure_set(fields, "clip", G_TYPE_UINT, clip, "stage", G_TYPE_STRING, stage, NULL);
+    if (gst_structure_get_uint64(s, "id", &id))
+      gst_structure_set(fields, "id", G_TYPE_UINT64, id, NULL);
     if (gst_structure_has_field(s, "percent"))
       gst_structure_set(fields, "percent", G_TYPE_INT, percent, NULL);
     gst_element_post_message(GST_ELEMENT(self), merged);
@@ -390,6 +396,83 @@ gst_opensora_src_finalize(GObject *object)
   G_OBJECT_CLASS(gst_opensora_src_parent_class)->finalize(object);
 }
 
+/* What the prompt source can be told, the bin can be told */
+
+static guint64
+gst_opensora_src_add_prompt(GstOpenSoraSrc *self, const char *prompt, const GstStructure *options)
+{
+  guint64 id = 0;
+
+  g_signal_emit_by_name(self->child[TEXT], "add-prompt", prompt, options, &id);
+  return id;
+}
+
+static gboolean
+gst_opensora_src_cancel(GstOpenSoraSrc *self, guint64 id)
+{
+  gboolean cancelled = FALSE;
+
+  g_signal_emit_by_name(self->child[TEXT], "cancel", id, &cancelled);
+  return cancelled;
+}
+
+static void
+gst_opensora_src_end(GstOpenSoraSrc *self)
+{
+  g_signal_emit_by_name(self->child[TEXT], "end");
+}
+
+static void
+install_signals(GstOpenSoraSrcClass *klass)
+{
+  const GSignalFlags flags = G_SIGNAL_RUN_LAST | G_SIGNAL_ACTION;
+  const GType type = G_TYPE_FROM_CLASS(klass);
+
+  /**
+   * opensorasrc::add-prompt:
+   * @object: the element
+   * @prompt: what the clip shall show
+   * @options: (nullable): what it shall be made with
+   *
+   * As #opensoratextsrc::add-prompt.
+   *
+   * Returns: the prompt's number; 0 if it is refused.
+   *
+   * Since: 0.1
+   */
+  g_signal_new_class_handler("add-prompt", type, flags, G_CALLBACK(gst_opensora_src_add_prompt),
+                             NULL, NULL, NULL, G_TYPE_UINT64, 2, G_TYPE_STRING, GST_TYPE_STRUCTURE);
+  /**
+   * opensorasrc::cancel:
+   * @object: the element
+   * @id: number of a prompt
+   *
+   * As #opensoratextsrc::cancel.
+   *
+   * Returns: %FALSE if it is too late.
+   *
+   * Since: 0.1
+   */
+  g_signal_new_class_handler("cancel", type, flags, G_CALLBACK(gst_opensora_src_cancel), NULL, NULL,
+                             NULL, G_TYPE_BOOLEAN, 1, G_TYPE_UINT64);
+  /**
+   * opensorasrc::end:
+   * @object: the element
+   *
+   * As #opensoratextsrc::end.
+   *
+   * Since: 0.1
+   */
+  g_signal_new_class_handler("end", type, flags, G_CALLBACK(gst_opensora_src_end), NULL, NULL, NULL,
+                             G_TYPE_NONE, 0);
+}
+
+static void
+notify_too(GstOpenSoraSrc *self, GParamSpec *pspec)
+{
+  g_object_notify(G_OBJECT(self), pspec->name);
+}
+
 static void
 gst_opensora_src_class_init(GstOpenSoraSrcClass *klass)
 {
@@ -408,6 +491,7 @@ gst_opensora_src_class_init(GstOpenSoraSrcClass *klass)
                           "clips are made from text alone, or begin with \"image\"",
                           NULL,
                           G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | GST_PARAM_MUTABLE_READY));
+  install_signals(klass);
 
   gst_element_class_set_static_metadata(element_class, "Open-Sora video source", "Source/Video",
                                         "Generates video from a prompt",
@@ -427,6 +511,10 @@ gst_opensora_src_init(GstOpenSoraSrc *self)
     self->child[i] = g_object_new(children[i].get_type(), "name", children[i].name, NULL);
     gst_bin_add(GST_BIN(self), self->child[i]);
   }
+  g_signal_connect_object(self->child[TEXT], "notify::queue-length", G_CALLBACK(notify_too), self,
+                          G_CONNECT_SWAPPED);
+  g_signal_connect_object(self->child[TEXT], "notify::current-id", G_CALLBACK(notify_too), self,
+                          G_CONNECT_SWAPPED);
   gst_element_link_many(self->child[TEXT], self->child[DENOISE], self->child[DECODE], NULL);
   decoded = gst_element_get_static_pad(self->child[DECODE], "src");
   gst_element_add_pad(

@@ -9,6 +9,7 @@
 #define DEFAULT_NUM_SAMPLES 1
 #define DEFAULT_MOTION_SCORE (-1)
 #define DEFAULT_DECORATE TRUE
+#define DEFAULT_SKIP_FAILED FALSE
 
 #define GST_TYPE_OPENSORA_TEXT_DTYPE (gst_opensora_text_dtype_get_type())
 static GType
@@ -38,12 +39,15 @@ gst_opensora_text_init(GstOpenSoraText *self)
   self->motion_score = DEFAULT_MOTION_SCORE;
   self->decorate = DEFAULT_DECORATE;
   self->dtype = GST_OPENSORA_TEXT_DTYPE_AUTO;
+  self->skip_failed = DEFAULT_SKIP_FAILED;
+  gst_opensora_tickets_init(&self->tickets);
 }
 
 void
 gst_opensora_text_clear(GstOpenSoraText *self)
 {
   g_clear_pointer(&self->negative_prompt, g_free);
+  gst_opensora_tickets_clear(&self->tickets);
 }
 
 void
@@ -85,6 +89,17 @@ gst_opensora_text_install_properties(GObjectClass *klass, guint first_id)
                         GST_TYPE_OPENSORA_TEXT_DTYPE, GST_OPENSORA_TEXT_DTYPE_AUTO,
                         G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | GST_PARAM_MUTABLE_READY));
   gst_type_mark_as_plugin_api(GST_TYPE_OPENSORA_TEXT_DTYPE, 0);
+  g_object_class_install_property(
+      klass, first_id + GST_OPENSORA_TEXT_PROP_SKIP_FAILED,
+      g_param_spec_boolean("skip-failed", "Skip failed",
+                           "Go on with the next prompt where one cannot be made (its picture is "
+                           "missing, its clip takes too much memory), with a warning and a message",
+                           DEFAULT_SKIP_FAILED, flags));
+  g_object_class_install_property(
+      klass, first_id + GST_OPENSORA_TEXT_PROP_CURRENT_ID,
+      g_param_spec_uint64("current-id", "Current id",
+                          "Number of the prompt whose clip is being made; 0: none is", 0,
+                          G_MAXUINT64, 0, G_PARAM_READABLE | G_PARAM_STATIC_STRINGS));
 }
 
 gboolean
@@ -114,6 +129,9 @@ gst_opensora_text_set_property(GstOpenSoraText *self, GstElement *element, guint
   case GST_OPENSORA_TEXT_PROP_TEXT_DTYPE:
     self->dtype = g_value_get_enum(value);
     break;
+  case GST_OPENSORA_TEXT_PROP_SKIP_FAILED:
+    self->skip_failed = g_value_get_boolean(value);
+    break;
   default:
     known = FALSE;
   }
@@ -126,6 +144,10 @@ gst_opensora_text_get_property(GstOpenSoraText *self, GstElement *element, guint
 {
   gboolean known = TRUE;
 
+  if (id == GST_OPENSORA_TEXT_PROP_CURRENT_ID) {
+    g_value_set_uint64(value, gst_opensora_tickets_current(&self->tickets));
+    return TRUE;
+  }
   GST_OBJECT_LOCK(element);
   switch (id) {
   case GST_OPENSORA_TEXT_PROP_NEGATIVE_PROMPT:
@@ -145,6 +167,9 @@ gst_opensora_text_get_property(GstOpenSoraText *self, GstElement *element, guint
     break;
   case GST_OPENSORA_TEXT_PROP_TEXT_DTYPE:
     g_value_set_enum(value, self->dtype);
+    break;
+  case GST_OPENSORA_TEXT_PROP_SKIP_FAILED:
+    g_value_set_boolean(value, self->skip_failed);
     break;
   default:
     known = FALSE;
@@ -199,66 +224,142 @@ wants_plain_prompt(GstElement *element)
   return wanted;
 }
 
+guint
+gst_opensora_text_start(GstOpenSoraText *self, GstElement *element, const GstOpenSoraPrompt *prompt,
+                        guint clip, gboolean skip_failed)
+{
+  guint num_samples;
+
+  GST_OBJECT_LOCK(element);
+  num_samples = self->num_samples;
+  skip_failed |= self->skip_failed;
+  GST_OBJECT_UNLOCK(element);
+  gst_opensora_ticket_start(prompt->ticket, clip, num_samples, skip_failed);
+  return num_samples;
+}
+
+/* What a clip is made from: the prompt's own options, and the properties for what they leave
+ * open. */
+typedef struct {
+  char *text;     /* as the model wants it */
+  char *negative; /* NULL: none */
+  gint64 seed;
+  guint motion_score; /* 0: not in the text */
+  gboolean decorate;
+} Wishes;
+
+static void
+wishes_clear(Wishes *self)
+{
+  g_free(self->text);
+  g_free(self->negative);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Wishes, wishes_clear)
+
+static void
+get_wishes(GstOpenSoraText *self, GstElement *element, const OsrModelDir *dir,
+           const GstOpenSoraTextClip *clip, Wishes *wishes)
+{
+  const GstStructure *options = clip->prompt->options;
+  gint motion_score;
+  gint64 seed;
+
+  wishes->negative = g_strdup(gst_structure_get_string(options, "negative-prompt"));
+  GST_OBJECT_LOCK(element);
+  if (!wishes->negative)
+    wishes->negative = g_strdup(self->negative_prompt);
+  wishes->decorate = self->decorate;
+  motion_score = self->motion_score;
+  seed = self->seed;
+  GST_OBJECT_UNLOCK(element);
+  gst_structure_get_int(options, "motion-score", &motion_score);
+  gst_structure_get_int64(options, "seed", &seed);
+
+  if (seed < 0)
+    wishes->seed = (gint64) (((guint64) g_random_int() << 32 | g_random_int()) & G_MAXINT64);
+  else
+    wishes->seed = (gint64) (((guint64) seed + clip->sample) & G_MAXINT64);
+  wishes->motion_score = motion_score < 0 ? dir->motion_score : (guint) motion_score;
+  wishes->text = wishes->decorate
+                     ? osr_prompt_decorate(clip->prompt->text,
+                                           (guint) ((clip->fps_n + clip->fps_d / 2) / clip->fps_d),
+                                           wishes->motion_score)
+                     : g_strdup(clip->prompt->text);
+}
+
+static gboolean
+check_utf8(const char *text, const char *what, GError **error)
+{
+  if (!text || g_utf8_validate(text, -1, NULL))
+    return TRUE;
+  g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT, "the %s is not valid UTF-8", what);
+  return FALSE;
+}
+
+static void
+copy_field(const GstStructure *from, GstStructure *to, const char *field)
+{
+  const GValue *value = gst_structure_get_value(from, field);
+
+  if (value)
+    gst_structure_set_value(to, field, value);
+}
+
+static void
+add_meta(GstBuffer *buffer, const OsrModelDir *dir, const GstOpenSoraTextClip *clip,
+         const Wishes *wishes)
+{
+  /* For the denoiser, which goes by these before its properties, and for whoever asked. */
+  static const char *const own[] = { "reference", "steps",    "frames",         "width",
+                                     "height",    "guidance", "guidance-image", "tag" };
+  const GstOpenSoraPrompt *prompt = clip->prompt;
+  GstStructure *meta = gst_opensora_clip_meta_add(buffer, NULL);
+
+  gst_structure_set(meta, "prompt", G_TYPE_STRING, prompt->text, "model", G_TYPE_STRING, dir->name,
+                    "id", G_TYPE_UINT64, prompt->id, "clip", G_TYPE_UINT, clip->clip, "seed",
+                    G_TYPE_UINT64, (guint64) wishes->seed, "framerate", GST_TYPE_FRACTION,
+                    clip->fps_n, clip->fps_d, "decorate", G_TYPE_BOOLEAN, wishes->decorate,
+                    "motion-score", G_TYPE_UINT, wishes->decorate ? wishes->motion_score : 0, NULL);
+  if (wishes->negative && *wishes->negative)
+    gst_structure_set(meta, "negative-prompt", G_TYPE_STRING, wishes->negative, NULL);
+  if (clip->reference)
+    gst_structure_set(meta, "reference", G_TYPE_STRING, clip->reference, NULL);
+  for (guint i = 0; i < G_N_ELEMENTS(own); i++)
+    copy_field(prompt->options, meta, own[i]);
+  gst_opensora_clip_meta_set_ticket(meta, prompt->ticket);
+  GST_BUFFER_OFFSET(buffer) = clip->clip;
+  GST_BUFFER_OFFSET_END(buffer) = clip->clip + 1;
+}
+
 GstFlowReturn
 gst_opensora_text_encode(GstOpenSoraText *self, GstElement *element, OsrModel *model,
                          const GstOpenSoraTextClip *clip, GCancellable *cancellable,
                          GstBuffer **buffer)
 {
   const OsrModelDir *dir = osr_model_get_dir(model);
-  g_autofree char *negative = NULL;
-  g_autofree char *text = NULL;
+  GstOpenSoraTicket *ticket = clip->prompt->ticket;
   const gboolean plain = wants_plain_prompt(element);
   OsrTensor *tensors[GST_OPENSORA_PLAIN_PROMPT_MEMORY + 2] = { NULL };
+  g_auto(Wishes) wishes = { 0 };
   GstOpenSoraProgress progress = { 0 };
-  GstStructure *meta;
   GError *error = NULL;
-  gboolean decorate;
-  gint64 seed;
-  guint score;
   gboolean ok;
 
   *buffer = NULL;
-
-  GST_OBJECT_LOCK(element);
-  negative = g_strdup(clip->negative_prompt ? clip->negative_prompt : self->negative_prompt);
-  decorate = self->decorate;
-  score = self->motion_score < 0 ? dir->motion_score : (guint) self->motion_score;
-  seed = self->seed < 0 ? (gint64) (((guint64) g_random_int() << 32 | g_random_int()) & G_MAXINT64)
-                        : (gint64) (((guint64) self->seed + clip->sample) & G_MAXINT64);
-  GST_OBJECT_UNLOCK(element);
-
-  if (!g_utf8_validate(clip->prompt, -1, NULL) ||
-      (negative && !g_utf8_validate(negative, -1, NULL))) {
-    error = g_error_new(OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT, "the %s is not valid UTF-8",
-                        g_utf8_validate(clip->prompt, -1, NULL) ? "negative prompt" : "prompt");
-    return gst_opensora_post_error(element, error);
-  }
-  text = decorate
-             ? osr_prompt_decorate(clip->prompt,
-                                   (guint) ((clip->fps_n + clip->fps_d / 2) / clip->fps_d), score)
-             : g_strdup(clip->prompt);
-
+  get_wishes(self, element, dir, clip, &wishes);
   gst_opensora_progress_start(&progress, element, osr_model_get_device(model), "text",
-                              "Encoding the prompt", clip->prompt, clip->clip);
-  ok = encode_one(element, model, text, "prompt", tensors, cancellable, &error) &&
-       encode_one(element, model, negative ? negative : "", "negative prompt", tensors + 2,
-                  cancellable, &error) &&
-       (!plain || encode_one(element, model, clip->prompt, "prompt",
+                              "Encoding the prompt", gst_opensora_ticket_get_prompt(ticket),
+                              clip->clip, ticket, cancellable);
+  ok = check_utf8(clip->prompt->text, "prompt", &error) &&
+       check_utf8(wishes.negative, "negative prompt", &error) &&
+       encode_one(element, model, wishes.text, "prompt", tensors, cancellable, &error) &&
+       encode_one(element, model, wishes.negative ? wishes.negative : "", "negative prompt",
+                  tensors + 2, cancellable, &error) &&
+       (!plain || encode_one(element, model, clip->prompt->text, "prompt",
                              tensors + GST_OPENSORA_PLAIN_PROMPT_MEMORY, cancellable, &error));
   if (ok) {
     *buffer = gst_opensora_buffer_new(tensors, GST_OPENSORA_PLAIN_PROMPT_MEMORY + (plain ? 2 : 0));
-    meta = gst_opensora_clip_meta_add(*buffer, NULL);
-    gst_structure_set(meta, "prompt", G_TYPE_STRING, clip->prompt, "model", G_TYPE_STRING,
-                      dir->name, "clip", G_TYPE_UINT, clip->clip, "seed", G_TYPE_UINT64,
-                      (guint64) seed, "framerate", GST_TYPE_FRACTION, clip->fps_n, clip->fps_d,
-                      "decorate", G_TYPE_BOOLEAN, decorate, "motion-score", G_TYPE_UINT,
-                      decorate ? score : 0, NULL);
-    if (negative && *negative)
-      gst_structure_set(meta, "negative-prompt", G_TYPE_STRING, negative, NULL);
-    if (clip->reference)
-      gst_structure_set(meta, "reference", G_TYPE_STRING, clip->reference, NULL);
-    GST_BUFFER_OFFSET(*buffer) = clip->clip;
-    GST_BUFFER_OFFSET_END(*buffer) = clip->clip + 1;
+    add_meta(*buffer, dir, clip, &wishes);
   }
   for (guint i = 0; i < G_N_ELEMENTS(tensors); i++)
     g_clear_pointer(&tensors[i], osr_tensor_unref);
@@ -266,7 +367,8 @@ gst_opensora_text_encode(GstOpenSoraText *self, GstElement *element, OsrModel *m
   if (!ok)
     return gst_opensora_progress_fail(&progress, error);
   gst_opensora_progress_complete(&progress);
-  GST_INFO_OBJECT(element, "clip %u: \"%s\", seed %" G_GINT64_FORMAT, clip->clip, text, seed);
+  GST_INFO_OBJECT(element, "clip %u: \"%s\", seed %" G_GINT64_FORMAT, clip->clip, wishes.text,
+                  wishes.seed);
   return GST_FLOW_OK;
 }
 

@@ -3,6 +3,7 @@
 
 #include "gstopensora.h"
 #include "gstopensoraclipmeta.h"
+#include "gstopensorapromptqueue.h"
 
 G_BEGIN_DECLS
 
@@ -18,15 +19,17 @@ typedef enum {
  * GstOpenSoraText:
  *
  * What opensoratextsrc and opensoratextenc have in common: the properties negative-prompt,
- * seed, num-samples, motion-score, decorate and text-dtype, and the encoding of a prompt. Embedded
- * in the element; guarded by the element's object lock.
+ * seed, num-samples, motion-score, decorate, text-dtype, skip-failed and current-id, the tickets of
+ * their prompts, and the encoding of a prompt. Embedded in the element; guarded by the element's
+ * object lock, but for the tickets, which have their own.
  */
 typedef struct {
   char *negative_prompt;
   gint64 seed; /* < 0: a random one a clip */
   guint num_samples;
   gint motion_score; /* < 0: the model's own, 0: none */
-  gboolean decorate;
+  gboolean decorate, skip_failed;
+  GstOpenSoraTickets tickets;
   GstOpenSoraTextDType dtype;
 } GstOpenSoraText;
 
@@ -37,6 +40,8 @@ enum {
   GST_OPENSORA_TEXT_PROP_MOTION_SCORE,
   GST_OPENSORA_TEXT_PROP_DECORATE,
   GST_OPENSORA_TEXT_PROP_TEXT_DTYPE,
+  GST_OPENSORA_TEXT_PROP_SKIP_FAILED,
+  GST_OPENSORA_TEXT_PROP_CURRENT_ID,
   GST_OPENSORA_TEXT_N_PROPS
 };
 
@@ -54,19 +59,24 @@ gboolean gst_opensora_text_get_property(GstOpenSoraText *self, GstElement *eleme
 gboolean gst_opensora_text_open(GstOpenSoraText *self, GstElement *element,
                                 GstOpenSoraModel *model);
 
-/* One prompt to be encoded. */
+/* The turn of @prompt has come: its first clip gets the number @clip. Returns how many clips there
+ * will be. */
+guint gst_opensora_text_start(GstOpenSoraText *self, GstElement *element,
+                              const GstOpenSoraPrompt *prompt, guint clip, gboolean skip_failed);
+
+/* One clip of a prompt to be encoded. */
 typedef struct {
-  const char *prompt;
-  const char *negative_prompt; /* NULL: the property's */
-  const char *reference;       /* NULL: none */
-  guint clip;                  /* number in the stream */
-  guint sample;                /* number among the clips of this prompt */
+  const GstOpenSoraPrompt *prompt;
+  const char *reference; /* where the prompt has none; NULL: none */
+  guint clip;            /* number in the stream */
+  guint sample;          /* number among the clips of this prompt */
   gint fps_n, fps_d;
 } GstOpenSoraTextClip;
 
 /* Encodes @clip into a conditioning buffer with its meta; posts progress, and a warning for
  * a prompt that is longer than the model takes. On failure *buffer is NULL, an element
- * error has been posted unless cancelled, and the return says what to pass on. */
+ * error has been posted unless cancelled, and the return says what to pass on. It is FLUSHING,
+ * too, for a prompt that was cancelled or is skipped: its ticket is over. */
 GstFlowReturn gst_opensora_text_encode(GstOpenSoraText *self, GstElement *element, OsrModel *model,
                                        const GstOpenSoraTextClip *clip, GCancellable *cancellable,
                                        GstBuffer **buffer);

@@ -5,7 +5,10 @@
  * @short_description: Encodes text buffers for Open-Sora text-to-video generation
  *
  * Every text buffer is a prompt and becomes the conditioning of one clip (of `num-samples`
- * clips). White space around it is cut off; empty buffers are skipped.
+ * clips). White space around it is cut off; empty buffers are skipped. Clips come in the order of
+ * their texts, and a text waits in the element before this one until its turn has come. Each
+ * prompt has a number; element messages "opensora-clip" tell what becomes of it, and
+ * #opensoratextenc::cancel drops it.
  *
  * ## Example launch line
  * |[
@@ -41,8 +44,8 @@ struct _GstOpenSoraTextEnc {
   GstOpenSoraText text;
 
   GstOpenSoraInterrupt interrupt;
-  char *prompt; /* of the input buffer at hand, NULL when all its samples are out */
-  guint next_sample, next_clip;
+  GstOpenSoraPrompt *prompt; /* of the input buffer at hand, NULL when all its samples are out */
+  guint n_samples, next_sample, next_clip;
   gint fps_n, fps_d;
 };
 
@@ -83,6 +86,15 @@ gst_opensora_text_enc_get_property(GObject *object, guint id, GValue *value, GPa
     G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, pspec);
 }
 
+static void
+drop_prompt(GstOpenSoraTextEnc *self)
+{
+  if (!self->prompt)
+    return;
+  gst_opensora_ticket_drop(self->prompt->ticket);
+  g_clear_pointer(&self->prompt, gst_opensora_prompt_free);
+}
+
 static gboolean
 gst_opensora_text_enc_start(GstBaseTransform *trans)
 {
@@ -103,7 +115,7 @@ gst_opensora_text_enc_stop(GstBaseTransform *trans)
   GstOpenSoraTextEnc *self = GST_OPENSORA_TEXT_ENC(trans);
 
   gst_opensora_model_close(&self->model, GST_ELEMENT(self));
-  g_clear_pointer(&self->prompt, g_free);
+  drop_prompt(self);
   return TRUE;
 }
 
@@ -155,10 +167,35 @@ gst_opensora_text_enc_query(GstBaseTransform *trans, GstPadDirection direction, 
       ->query(trans, direction, query);
 }
 
+static void
+begin_prompt(GstOpenSoraTextEnc *self, const char *text)
+{
+  GstOpenSoraTickets *tickets = &self->text.tickets;
+  GstOpenSoraTicket *ticket =
+      gst_opensora_ticket_new(GST_ELEMENT(self), gst_opensora_tickets_next_id(tickets), text, NULL);
+
+  drop_prompt(self);
+  self->prompt =
+      gst_opensora_prompt_new(ticket, text, gst_opensora_prompt_options_new(NULL, NULL), 0);
+  self->next_sample = 0;
+  gst_opensora_tickets_add(tickets, ticket);
+  self->n_samples =
+      gst_opensora_text_start(&self->text, GST_ELEMENT(self), self->prompt, self->next_clip, FALSE);
+}
+
+static gboolean
+gst_opensora_text_enc_cancel(GstOpenSoraTextEnc *self, guint64 id)
+{
+  g_autoptr(GstOpenSoraTicket) ticket = gst_opensora_tickets_find(&self->text.tickets, id);
+
+  return ticket && gst_opensora_ticket_cancel(ticket);
+}
+
 static GstFlowReturn
 gst_opensora_text_enc_submit(GstBaseTransform *trans, gboolean is_discont, GstBuffer *input)
 {
   GstOpenSoraTextEnc *self = GST_OPENSORA_TEXT_ENC(trans);
+  g_autofree char *text = NULL;
   GstFlowReturn ret;
   GstMapInfo map;
 
@@ -174,14 +211,12 @@ gst_opensora_text_enc_submit(GstBaseTransform *trans, gboolean is_discont, GstBu
     gst_buffer_unref(input);
     return GST_FLOW_ERROR;
   }
-  g_free(self->prompt);
   /* An empty buffer has no data at all. */
-  self->prompt = g_strstrip(g_strndup(map.size > 0 ? (const char *) map.data : "", map.size));
-  self->next_sample = 0;
+  text = g_strstrip(g_strndup(map.size > 0 ? (const char *) map.data : "", map.size));
   gst_buffer_unmap(input, &map);
   gst_buffer_unref(input);
-  if (!*self->prompt)
-    g_clear_pointer(&self->prompt, g_free);
+  if (*text)
+    begin_prompt(self, text);
   return GST_FLOW_OK;
 }
 
@@ -192,13 +227,9 @@ gst_opensora_text_enc_generate(GstBaseTransform *trans, GstBuffer **output)
   g_autoptr(GCancellable) cancellable = NULL;
   GstOpenSoraTextClip clip = { 0 };
   GstFlowReturn ret;
-  guint num_samples;
 
   *output = NULL;
-  GST_OBJECT_LOCK(self);
-  num_samples = self->text.num_samples;
-  GST_OBJECT_UNLOCK(self);
-  if (!self->prompt || self->next_sample >= num_samples)
+  if (!self->prompt)
     return GST_FLOW_OK;
 
   cancellable = gst_opensora_interrupt_begin(&self->interrupt);
@@ -212,7 +243,12 @@ gst_opensora_text_enc_generate(GstBaseTransform *trans, GstBuffer **output)
   if (ret == GST_FLOW_OK) {
     self->next_sample++;
     self->next_clip++;
+  } else if (ret == GST_FLOW_FLUSHING && gst_opensora_ticket_is_over(self->prompt->ticket)) {
+    ret = GST_FLOW_OK; /* the next text comes */
+    self->next_sample = self->n_samples;
   }
+  if (self->next_sample >= self->n_samples)
+    g_clear_pointer(&self->prompt, gst_opensora_prompt_free);
   return ret;
 }
 
@@ -227,7 +263,7 @@ gst_opensora_text_enc_sink_event(GstBaseTransform *trans, GstEvent *event)
     break;
   case GST_EVENT_FLUSH_STOP:
     gst_opensora_interrupt_lower(&self->interrupt, GST_OPENSORA_FLUSHING);
-    g_clear_pointer(&self->prompt, g_free);
+    drop_prompt(self);
     break;
   case GST_EVENT_SEGMENT:
     /* Text has times of its own; clips follow each other from zero. */
@@ -265,7 +301,6 @@ gst_opensora_text_enc_finalize(GObject *object)
 
   gst_opensora_model_clear(&self->model);
   gst_opensora_text_clear(&self->text);
-  g_free(self->prompt);
   gst_opensora_interrupt_clear(&self->interrupt);
   G_OBJECT_CLASS(gst_opensora_text_enc_parent_class)->finalize(object);
 }
@@ -283,6 +318,21 @@ gst_opensora_text_enc_class_init(GstOpenSoraTextEncClass *klass)
 
   gst_opensora_model_install_properties(object_class, PROP_MODEL);
   gst_opensora_text_install_properties(object_class, PROP_TEXT);
+
+  /**
+   * opensoratextenc::cancel:
+   * @object: the element
+   * @id: number of a prompt that has started
+   *
+   * Drops the prompt; what of it is under way is broken off, here or in the elements that follow.
+   *
+   * Returns: %FALSE if there is no such prompt, or if its frames are leaving the decoder already.
+   *
+   * Since: 0.1
+   */
+  g_signal_new_class_handler(
+      "cancel", G_TYPE_FROM_CLASS(klass), G_SIGNAL_RUN_LAST | G_SIGNAL_ACTION,
+      G_CALLBACK(gst_opensora_text_enc_cancel), NULL, NULL, NULL, G_TYPE_BOOLEAN, 1, G_TYPE_UINT64);
 
   gst_element_class_set_static_metadata(element_class, "Open-Sora text encoder", "Encoder/Text",
                                         "Encodes text buffers for text-to-video generation",

@@ -57,6 +57,7 @@ struct _GstOpenSoraVaeDec {
   GstBuffer *latent; /* what it was decoded from: times and meta */
   guint next_frame, n_frames;
   guint lead_in;    /* frames that the clip before it has shown */
+  guint64 skipped;  /* frames of clips that were given up after they had got their times */
   GstCaps *refused; /* for want of memory, and told: they come again with the next event */
 };
 
@@ -101,11 +102,24 @@ gst_opensora_tiling_get_type(void)
   return type;
 }
 
+static GstOpenSoraTicket *
+ticket_of(GstBuffer *latent)
+{
+  return gst_opensora_clip_meta_get_ticket(gst_opensora_clip_meta_get(latent));
+}
+
+/* The clip is not ours any more, whether all of it was sent or not. */
 static void
 drop_clip(GstOpenSoraVaeDec *self)
 {
+  GstOpenSoraTicket *ticket = self->latent ? ticket_of(self->latent) : NULL;
+
+  if (self->next_frame < self->n_frames)
+    gst_opensora_ticket_drop(ticket);
+  ticket = ticket ? g_object_ref(ticket) : NULL;
   g_clear_pointer(&self->video, osr_tensor_unref);
   gst_clear_buffer(&self->latent);
+  gst_opensora_ticket_settle(ticket);
   self->next_frame = self->n_frames = self->lead_in = 0;
 }
 
@@ -163,6 +177,7 @@ gst_opensora_vae_dec_stop(GstBaseTransform *trans)
   GstOpenSoraVaeDec *self = GST_OPENSORA_VAE_DEC(trans);
 
   drop_clip(self);
+  self->skipped = 0;
   gst_clear_caps(&self->refused);
   gst_opensora_cuda_output_set_device(&self->cuda, NULL);
   gst_opensora_model_close(&self->model, GST_ELEMENT(self));
@@ -247,8 +262,8 @@ gst_opensora_vae_dec_fixate_caps(GstBaseTransform *trans, GstPadDirection direct
 }
 
 static void
-post_too_large(GstOpenSoraVaeDec *self, const OsrModelDir *dir, const char *clip, guint64 needed,
-               guint64 available, guint64 free_bytes, guint64 limit, gboolean can_tile)
+set_too_large(GError **error, OsrDevice *device, const char *clip, guint64 needed,
+              guint64 available, guint64 free_bytes, guint64 limit, gboolean can_tile)
 {
   g_autofree char *needed_text = g_format_size_full(needed, G_FORMAT_SIZE_IEC_UNITS);
   g_autofree char *available_text = g_format_size_full(available, G_FORMAT_SIZE_IEC_UNITS);
@@ -256,23 +271,20 @@ post_too_large(GstOpenSoraVaeDec *self, const OsrModelDir *dir, const char *clip
   g_autofree char *limit_text =
       limit ? g_format_size_full(limit, G_FORMAT_SIZE_IEC_UNITS) : g_strdup("none");
 
-  GST_ELEMENT_ERROR(
-      self, RESOURCE, NO_SPACE_LEFT,
-      ("Not enough memory on %s: to decode %s takes %s, and there are %s (%s free, limit %s). %s a "
-       "smaller or shorter clip takes less.",
-       osr_device_get_name(osr_model_get_device(self->model.model)), clip, needed_text,
-       available_text, free_text, limit_text,
-       can_tile ? "The property tiling of the decoder helps, and" : "Only"),
-      ("model %s", dir->name));
+  g_set_error(error, OSR_ERROR, OSR_ERROR_MEMORY,
+              "Not enough memory on %s: to decode %s takes %s, and there are %s (%s free, limit "
+              "%s). %s a smaller or shorter clip takes less.",
+              osr_device_get_name(device), clip, needed_text, available_text, free_text, limit_text,
+              can_tile ? "The property tiling of the decoder helps, and" : "Only");
 }
 
-/* Whether the next clips can be decoded at all, before minutes go into making them. What tiles
- * take is counted without what holds them together: nothing that works is refused. */
+/* Whether clips of the latents @caps can be decoded at all, before minutes go into making them.
+ * What tiles take is counted without what holds them together: nothing that works is refused. */
 static gboolean
-check_memory(GstOpenSoraVaeDec *self, GstCaps *caps)
+check_memory(GstOpenSoraVaeDec *self, OsrModel *model, GstCaps *caps, GError **error)
 {
-  const OsrModelDir *dir = osr_model_get_dir(self->model.model);
-  OsrDevice *device = osr_model_get_device(self->model.model);
+  const OsrModelDir *dir = osr_model_get_dir(model);
+  OsrDevice *device = osr_model_get_device(model);
   const GstStructure *s = gst_caps_get_structure(caps, 0);
   guint64 needed, available, free_bytes;
   gint width = 0, height = 0, frames = 1;
@@ -299,8 +311,7 @@ check_memory(GstOpenSoraVaeDec *self, GstCaps *caps)
   clip = g_strdup_printf("%d frames of %d x %d", frames, width, height);
   needed = osr_vae_decode_memory(&dir->vae, t, h, w);
   if (needed == G_MAXUINT64) {
-    GST_ELEMENT_ERROR(self, STREAM, NOT_IMPLEMENTED, ("Cannot decode %s.", clip),
-                      ("a latent of %u x %u x %u", t, h, w));
+    g_set_error(error, OSR_ERROR, OSR_ERROR_UNSUPPORTED, "Cannot decode %s.", clip);
     return FALSE;
   }
   /* The engine counts in f32. */
@@ -315,9 +326,23 @@ check_memory(GstOpenSoraVaeDec *self, GstCaps *caps)
                    available);
   if (needed <= available)
     return TRUE;
+  set_too_large(error, device, clip, needed, available, free_bytes, stats.limit,
+                tiling != (OSR_VAE_TILING_SPATIAL | OSR_VAE_TILING_TEMPORAL));
+  return FALSE;
+}
+
+/* @caps that were refused are not refused again with a message: they come with every event. */
+static gboolean
+accept_memory(GstOpenSoraVaeDec *self, GstCaps *caps)
+{
+  GError *error = NULL;
+
+  if (check_memory(self, self->model.model, caps, &error))
+    return TRUE;
   if (!self->refused || !gst_caps_is_equal(caps, self->refused))
-    post_too_large(self, dir, clip, needed, available, free_bytes, stats.limit,
-                   tiling != (OSR_VAE_TILING_SPATIAL | OSR_VAE_TILING_TEMPORAL));
+    gst_opensora_post_error(GST_ELEMENT(self), error);
+  else
+    g_error_free(error);
   gst_caps_replace(&self->refused, caps);
   return FALSE;
 }
@@ -329,7 +354,7 @@ gst_opensora_vae_dec_set_caps(GstBaseTransform *trans, GstCaps *incaps, GstCaps 
 
   drop_clip(self);
   self->in_cuda = gst_opensora_cuda_in_caps(outcaps, 0);
-  return gst_video_info_from_caps(&self->info, outcaps) && check_memory(self, incaps);
+  return gst_video_info_from_caps(&self->info, outcaps) && accept_memory(self, incaps);
 }
 
 static gboolean
@@ -451,6 +476,19 @@ on_decode_progress(double fraction, gpointer user_data)
   gst_opensora_progress_step(decode->progress, percent, 100, -1.0);
 }
 
+/* Of a clip that nobody wants the stream hears nothing, and those after it move up; whatever else
+ * @ret was for is passed on. (takes @latent) */
+static GstFlowReturn
+skip_clip(GstOpenSoraVaeDec *self, GstBuffer *latent, GstFlowReturn ret)
+{
+  const gboolean skip = ret == GST_FLOW_FLUSHING && gst_opensora_ticket_is_over(ticket_of(latent));
+
+  if (skip && GST_BUFFER_OFFSET_IS_VALID(latent) && GST_BUFFER_OFFSET_END_IS_VALID(latent))
+    self->skipped += GST_BUFFER_OFFSET_END(latent) - GST_BUFFER_OFFSET(latent);
+  gst_buffer_unref(latent);
+  return skip ? GST_FLOW_OK : ret;
+}
+
 static GstFlowReturn
 gst_opensora_vae_dec_submit(GstBaseTransform *trans, gboolean is_discont, GstBuffer *input)
 {
@@ -486,9 +524,10 @@ gst_opensora_vae_dec_submit(GstBaseTransform *trans, gboolean is_discont, GstBuf
   tiling = (OsrVaeTiling) self->tiling;
   GST_OBJECT_UNLOCK(self);
 
-  gst_opensora_progress_start(&progress, GST_ELEMENT(self), device, "decode", "Decoding",
-                              clip ? gst_structure_get_string(clip, "prompt") : NULL, number);
   cancellable = gst_opensora_interrupt_begin(&self->interrupt);
+  gst_opensora_progress_start(&progress, GST_ELEMENT(self), device, "decode", "Decoding",
+                              clip ? gst_structure_get_string(clip, "prompt") : NULL, number,
+                              ticket_of(input), cancellable);
   vae = osr_model_get_vae_decoder(self->model.model, cancellable, &error);
   if (vae)
     latent = gst_opensora_buffer_get_tensor(input, 0, device,
@@ -512,10 +551,14 @@ gst_opensora_vae_dec_submit(GstBaseTransform *trans, gboolean is_discont, GstBuf
     g_clear_pointer(&self->video, osr_tensor_unref);
   }
   if (!self->video) {
-    gst_buffer_unref(input);
-    return gst_opensora_progress_fail(&progress, error);
+    ret = gst_opensora_progress_fail(&progress, error);
+    return skip_clip(self, input, ret);
   }
   gst_opensora_progress_complete(&progress);
+  if (!gst_opensora_clip_meta_is_picture(clip) && !gst_opensora_ticket_deliver(ticket_of(input))) {
+    g_clear_pointer(&self->video, osr_tensor_unref);
+    return skip_clip(self, input, GST_FLOW_FLUSHING);
+  }
 
   self->n_frames = (guint) self->video->dims[0];
   self->next_frame = self->lead_in = lead_in;
@@ -571,6 +614,9 @@ gst_opensora_vae_dec_transform(GstBaseTransform *trans, GstBuffer *latent, GstBu
   /* From the number of the frame in the stream, so that rounding never adds up. */
   first = GST_BUFFER_OFFSET_IS_VALID(latent) ? GST_BUFFER_OFFSET(latent) : 0;
   start = GST_BUFFER_PTS_IS_VALID(latent) ? GST_BUFFER_PTS(latent) : frame_time(self, first);
+  start -=
+      MIN(start, frame_time(self, first) - frame_time(self, first - MIN(first, self->skipped)));
+  first -= MIN(first, self->skipped);
   GST_BUFFER_PTS(buffer) = start + frame_time(self, first + frame) - frame_time(self, first);
   GST_BUFFER_DTS(buffer) = GST_CLOCK_TIME_NONE;
   GST_BUFFER_DURATION(buffer) = start + frame_time(self, first + frame + 1) -
@@ -601,6 +647,7 @@ gst_opensora_vae_dec_generate(GstBaseTransform *trans, GstBuffer **output)
             ->prepare_output_buffer(trans, self->latent, &buffer);
   if (ret != GST_FLOW_OK)
     return ret;
+  gst_opensora_clip_meta_remove_ticket(buffer);
   ret = gst_opensora_vae_dec_transform(trans, self->latent, buffer);
   if (ret != GST_FLOW_OK) {
     gst_buffer_unref(buffer);
@@ -610,12 +657,31 @@ gst_opensora_vae_dec_generate(GstBaseTransform *trans, GstBuffer **output)
   return GST_FLOW_OK;
 }
 
+/* FALSE while stopped. */
+static gboolean
+answer_decode_query(GstOpenSoraVaeDec *self, GstQuery *query)
+{
+  g_autoptr(OsrModel) model = gst_opensora_model_ref(&self->model, GST_ELEMENT(self));
+  GstStructure *s = gst_query_writable_structure(query);
+  g_autoptr(GError) error = NULL;
+  g_autoptr(GstCaps) caps = NULL;
+
+  if (!model || !gst_structure_get(s, "caps", GST_TYPE_CAPS, &caps, NULL))
+    return FALSE;
+  if (!check_memory(self, model, caps, &error))
+    gst_structure_set(s, "reason", G_TYPE_STRING, error->message, NULL);
+  return TRUE;
+}
+
 static gboolean
 gst_opensora_vae_dec_query(GstBaseTransform *trans, GstPadDirection direction, GstQuery *query)
 {
   GstOpenSoraVaeDec *self = GST_OPENSORA_VAE_DEC(trans);
   g_autofree char *device = NULL;
 
+  if (GST_QUERY_TYPE(query) == GST_QUERY_CUSTOM &&
+      gst_structure_has_name(gst_query_get_structure(query), GST_OPENSORA_DECODE_QUERY))
+    return answer_decode_query(self, query);
   if (GST_QUERY_TYPE(query) == GST_QUERY_CONTEXT) {
     GST_OBJECT_LOCK(self);
     device = g_strdup(self->model.device);
@@ -639,6 +705,7 @@ gst_opensora_vae_dec_sink_event(GstBaseTransform *trans, GstEvent *event)
   case GST_EVENT_FLUSH_STOP:
     gst_opensora_interrupt_lower(&self->interrupt, GST_OPENSORA_FLUSHING);
     drop_clip(self);
+    self->skipped = 0;
     break;
   default:
     break;

@@ -290,7 +290,7 @@ encode_clip(GstOpenSoraVaeEnc *self, GstFlowReturn *ret)
   GST_OBJECT_UNLOCK(self);
 
   gst_opensora_progress_start(&progress, GST_ELEMENT(self), device, "encode", "Encoding", NULL,
-                              self->clip);
+                              self->clip, NULL, NULL);
   vae = osr_model_get_vae_encoder(self->model.model, cancellable, &error);
   if (vae) {
     const gint64 dims[4] = { frames, self->height, self->width, 3 };

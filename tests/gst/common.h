@@ -38,8 +38,8 @@ char *temp_file(const char *name, const char *contents, gssize length);
  * and the names in the documentation. NULL and 0 for fields that are not there.
  */
 typedef struct {
-  const char *prompt, *negative_prompt, *model, *reference, *condition;
-  guint64 seed;
+  const char *prompt, *negative_prompt, *model, *reference, *condition, *tag;
+  guint64 id, seed;
   guint clip, motion_score, steps, frames, width, height, n_fields;
   gint fps_n, fps_d;
   double guidance, guidance_image, flow_shift;

@@ -156,7 +156,10 @@ GST_START_TEST(test_properties)
                 pspecs[i]->name, blurb);
     fail_unless(pspecs[i]->flags & G_PARAM_READABLE);
     if (!(pspecs[i]->flags & G_PARAM_WRITABLE)) {
-      fail_unless(g_str_has_suffix(pspecs[i]->name, "stats"), "%s", pspecs[i]->name);
+      static const char *const told[] = { "memory-stats", "stats", "queue-length", "current-id",
+                                          NULL };
+
+      fail_unless(g_strv_contains(told, pspecs[i]->name), "%s", pspecs[i]->name);
       continue;
     }
     fail_unless(pspecs[i]->flags & (GST_PARAM_MUTABLE_READY | GST_PARAM_MUTABLE_PLAYING), "%s",
@@ -211,7 +214,7 @@ GST_START_TEST(test_bin_properties)
         g_object_get(child, pspecs[i]->name, &value, NULL);
         assert_equals_string(value, name);
         shared += g_str_equal(name, "model-location") || g_str_equal(name, "device");
-      } else if (G_IS_PARAM_SPEC_UINT(own)) {
+      } else if (G_IS_PARAM_SPEC_UINT(own) && (own->flags & G_PARAM_WRITABLE)) {
         guint value;
 
         g_object_set(bin, name, 7u, NULL);
