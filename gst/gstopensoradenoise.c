@@ -303,6 +303,8 @@ gst_opensora_denoise_sink_query(GstAggregator *agg, GstAggregatorPad *pad, GstQu
     gst_query_set_caps_result(query, caps);
     gst_caps_unref(caps);
     return TRUE;
+  case GST_QUERY_DRAIN: /* its turn comes after the clip at hand, of which it has nothing to free */
+    return TRUE;
   case GST_QUERY_ACCEPT_CAPS:
     gst_query_parse_accept_caps(query, &filter);
     caps = gst_pad_get_pad_template_caps(GST_PAD(pad));
@@ -399,6 +401,7 @@ on_step(const OsrSamplerProgress *progress, gpointer user_data)
 typedef struct {
   GstBuffer *input;          /* borrowed */
   GCancellable *cancellable; /* likewise; of all of it */
+  GstOpenSoraTicket *ticket; /* likewise; NULL: none */
   guint extension;           /* 0: the clip itself */
   OsrTensor *latent;         /* made last, NULL: nothing yet */
 } Job;
@@ -411,15 +414,18 @@ job_clear(Job *job)
 
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Job, job_clear)
 
-/* Whether an extension is next. Without end means until another prompt waits. */
+/* Whether an extension is next. Without end means until another prompt waits, here or where it
+ * would come from. */
 static gboolean
 goes_on(GstOpenSoraDenoise *self, GstAggregatorPad *pad, const Job *job)
 {
   const gint extend = gst_opensora_sampling_get_extend(&self->sampling, GST_ELEMENT(self));
 
-  if (g_cancellable_is_cancelled(job->cancellable))
+  if (g_cancellable_is_cancelled(job->cancellable) || gst_opensora_ticket_is_over(job->ticket))
     return FALSE;
-  return extend < 0 ? !gst_aggregator_pad_has_buffer(pad) : job->extension < (guint) extend;
+  if (extend >= 0)
+    return job->extension < (guint) extend;
+  return !gst_aggregator_pad_has_buffer(pad) && !gst_opensora_ticket_is_awaited(job->ticket);
 }
 
 /* The clip's meta: what the prompt's says and how it was denoised. */
@@ -482,6 +488,31 @@ get_references(GstOpenSoraDenoise *self, const Job *job, gint condition,
                                          params, job->cancellable, error);
 }
 
+/* A clip may ask for a size and length of its own: where it does, or the one before did, caps are
+ * negotiated anew. What it asks for has to be possible, or the stream would end here. */
+static gboolean
+negotiate_clip(GstOpenSoraDenoise *self, const GstStructure *clip, GError **error)
+{
+  GstAggregator *agg = GST_AGGREGATOR(self);
+  GstCaps *possible;
+
+  if (!gst_opensora_sampling_set_clip(&self->sampling, GST_ELEMENT(self), clip))
+    return TRUE;
+  possible = get_possible_caps(self->model.model);
+  gst_caps_set_simple(possible, "framerate", GST_TYPE_FRACTION, self->fps_n, self->fps_d, NULL);
+  if (gst_opensora_sampling_check_clip(&self->sampling, GST_ELEMENT(self),
+                                       osr_model_get_dir(self->model.model), agg->srcpad, possible,
+                                       error)) {
+    if (gst_aggregator_negotiate(agg))
+      return TRUE;
+    g_set_error_literal(error, OSR_ERROR, OSR_ERROR_FAILED,
+                        "the elements after the denoiser refuse the clip's size");
+  }
+  gst_opensora_sampling_set_clip(&self->sampling, GST_ELEMENT(self), NULL);
+  gst_pad_mark_reconfigure(agg->srcpad);
+  return FALSE;
+}
+
 /* One clip or extension: conditioning buffer in, latent buffer out. NULL: *ret says what to pass
  * on. What can be wrong with the input is found out before the denoiser's weights are loaded. */
 static GstBuffer *
@@ -501,23 +532,28 @@ denoise(GstOpenSoraDenoise *self, Job *job, GstFlowReturn *ret)
   GError *error = NULL;
   gint condition;
   guint number = 0, dims[4];
+  gboolean ready;
 
-  condition = get_params(self, (guint) self->width, (guint) self->height, self->frames, &params);
-  if (condition == GST_OPENSORA_CONDITION_AUTO && makes_pictures(model))
-    condition = OSR_CONDITION_T2V;
-  if (clip) {
-    gst_structure_get_uint64(clip, "seed", &params.seed);
+  if (clip)
     gst_structure_get_uint(clip, "clip", &number);
-  }
-  params.sequence = job->extension;
-
   gst_opensora_progress_start(&progress, GST_ELEMENT(self), device, "denoise",
                               job->extension ? "Denoising an extension" : "Denoising",
                               clip ? gst_structure_get_string(clip, "prompt") : NULL, number,
                               gst_opensora_clip_meta_get_ticket(clip), job->cancellable);
-  if (get_text(job->input, model, text, &error) &&
-      get_references(self, job, condition, &params, &refs, &error))
+  ready = !g_cancellable_set_error_if_cancelled(job->cancellable, &error) &&
+          (job->extension || negotiate_clip(self, clip, &error));
+  condition = get_params(self, (guint) self->width, (guint) self->height, self->frames, &params);
+  if (condition == GST_OPENSORA_CONDITION_AUTO && makes_pictures(model))
+    condition = OSR_CONDITION_T2V;
+  if (clip)
+    gst_structure_get_uint64(clip, "seed", &params.seed);
+  params.sequence = job->extension;
+
+  if (ready && get_text(job->input, model, text, &error) &&
+      get_references(self, job, condition, &params, &refs, &error)) {
     mmdit = osr_model_get_mmdit(model, job->cancellable, &error);
+    progress.fatal = !mmdit;
+  }
   if (mmdit) {
     sampler.condition = refs.condition;
     sampler.keep_video = job->extension > 0;
@@ -535,6 +571,8 @@ denoise(GstOpenSoraDenoise *self, Job *job, GstFlowReturn *ret)
     return NULL;
   }
   gst_opensora_progress_complete(&progress);
+  if (!gst_opensora_clip_meta_is_picture(clip))
+    gst_opensora_ticket_make(job->ticket);
   output = gst_opensora_buffer_new(&latent, 1);
   add_clip_meta(self, output, job, &params, &refs);
   g_clear_pointer(&job->latent, osr_tensor_unref);
@@ -572,6 +610,33 @@ push_clip(GstOpenSoraDenoise *self, GstBuffer *output, guint n_frames)
   return gst_aggregator_finish_buffer(GST_AGGREGATOR(self), output);
 }
 
+/* The clip and its extensions. */
+static GstFlowReturn
+make_clips(GstOpenSoraDenoise *self, GstAggregatorPad *pad, Job *job)
+{
+  const gint extend = gst_opensora_sampling_get_extend(&self->sampling, GST_ELEMENT(self));
+  GstFlowReturn ret = GST_FLOW_OK;
+  GstBuffer *output;
+
+  gst_opensora_ticket_extend(job->ticket, extend);
+  output = denoise(self, job, &ret);
+  if (output)
+    ret = push_clip(self, output, self->frames);
+  while (output && ret == GST_FLOW_OK && goes_on(self, pad, job)) {
+    job->extension++;
+    output = denoise(self, job, &ret);
+    if (output)
+      ret = push_clip(self, output, self->frames - self->lead_in);
+  }
+  if (output || ret != GST_FLOW_FLUSHING)
+    return ret;
+  /* After a flush or a clip that was cancelled the next comes, with or without a break on the other
+   * pads; and EOS where the application ends the stream. */
+  return gst_opensora_interrupt_has(&self->interrupt, GST_OPENSORA_STOPPING)
+             ? GST_FLOW_FLUSHING
+             : GST_AGGREGATOR_FLOW_NEED_DATA;
+}
+
 static GstFlowReturn
 gst_opensora_denoise_aggregate(GstAggregator *agg, gboolean timeout)
 {
@@ -581,8 +646,7 @@ gst_opensora_denoise_aggregate(GstAggregator *agg, gboolean timeout)
   g_autoptr(GCancellable) cancellable = NULL;
   g_autoptr(GstBuffer) input = next_input(self, pad, &cancellable);
   g_auto(Job) job = { .input = input, .cancellable = cancellable };
-  GstFlowReturn ret = GST_FLOW_OK;
-  GstBuffer *output;
+  GstFlowReturn ret;
 
   /* A stream that was ended is taken to its end all the same, for those who wait to send. */
   if (!input || gst_opensora_interrupt_has(&self->interrupt, GST_OPENSORA_ENDED))
@@ -592,22 +656,12 @@ gst_opensora_denoise_aggregate(GstAggregator *agg, gboolean timeout)
     return GST_FLOW_NOT_NEGOTIATED;
   }
 
-  output = denoise(self, &job, &ret);
-  if (output)
-    ret = push_clip(self, output, self->frames);
-  while (output && ret == GST_FLOW_OK && goes_on(self, pad, &job)) {
-    job.extension++;
-    output = denoise(self, &job, &ret);
-    if (output)
-      ret = push_clip(self, output, self->frames - self->lead_in);
-  }
-  if (output || ret != GST_FLOW_FLUSHING)
-    return ret;
-  /* After a flush the next clip comes, with or without a break on the other pads; and EOS
-   * where the application ends the stream. */
-  return gst_opensora_interrupt_has(&self->interrupt, GST_OPENSORA_STOPPING)
-             ? GST_FLOW_FLUSHING
-             : GST_AGGREGATOR_FLOW_NEED_DATA;
+  job.ticket = gst_opensora_clip_meta_get_ticket(gst_opensora_clip_meta_get(input));
+  job.ticket = job.ticket ? g_object_ref(job.ticket) : NULL;
+  ret = make_clips(self, pad, &job);
+  gst_clear_buffer(&input);
+  gst_opensora_ticket_settle(g_steal_pointer(&job.ticket));
+  return ret;
 }
 
 static gboolean

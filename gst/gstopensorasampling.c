@@ -58,6 +58,7 @@ gst_opensora_sampling_init(GstOpenSoraSampling *self)
 {
   memset(self, 0, sizeof *self);
   self->guidance = self->guidance_image = self->flow_shift = -1.0;
+  self->clip.guidance = self->clip.guidance_image = -1.0;
   self->condition = GST_OPENSORA_CONDITION_AUTO;
   self->cuda_graphs = TRUE;
 }
@@ -305,6 +306,48 @@ switch_value(GstOpenSoraSwitch value, gboolean fallback)
   return value == GST_OPENSORA_SWITCH_DEFAULT ? fallback : value == GST_OPENSORA_SWITCH_ON;
 }
 
+gboolean
+gst_opensora_sampling_set_clip(GstOpenSoraSampling *self, GstElement *element,
+                               const GstStructure *clip)
+{
+  guint steps = 0, num_frames = 0, width = 0, height = 0;
+  double guidance = -1.0, guidance_image = -1.0;
+  gboolean changed;
+
+  if (clip) {
+    gst_structure_get_uint(clip, "steps", &steps);
+    gst_structure_get_uint(clip, "frames", &num_frames);
+    gst_structure_get_uint(clip, "width", &width);
+    gst_structure_get_uint(clip, "height", &height);
+    gst_structure_get_double(clip, "guidance", &guidance);
+    gst_structure_get_double(clip, "guidance-image", &guidance_image);
+  }
+  GST_OBJECT_LOCK(element);
+  changed = num_frames != self->clip.num_frames || width != self->clip.width ||
+            height != self->clip.height;
+  self->clip.steps = steps;
+  self->clip.num_frames = num_frames;
+  self->clip.width = width;
+  self->clip.height = height;
+  self->clip.guidance = guidance;
+  self->clip.guidance_image = guidance_image;
+  GST_OBJECT_UNLOCK(element);
+  return changed;
+}
+
+/* What the clip asks for, else the property, else the model's own. */
+static guint
+first_number(guint clip, guint property, guint own)
+{
+  return clip ? clip : property ? property : own;
+}
+
+static double
+first_strength(double clip, double property, double own)
+{
+  return clip >= 0 ? clip : property >= 0 ? property : own;
+}
+
 void
 gst_opensora_sampling_get_params(GstOpenSoraSampling *self, GstElement *element,
                                  const OsrModelDir *dir, OsrSamplingParams *params, gint *condition)
@@ -312,14 +355,11 @@ gst_opensora_sampling_get_params(GstOpenSoraSampling *self, GstElement *element,
   *params = dir->sampling;
 
   GST_OBJECT_LOCK(element);
-  if (self->steps)
-    params->num_steps = self->steps;
-  if (self->num_frames)
-    params->num_frames = self->num_frames;
-  if (self->guidance >= 0)
-    params->guidance = self->guidance;
-  if (self->guidance_image >= 0)
-    params->guidance_img = self->guidance_image;
+  params->num_steps = first_number(self->clip.steps, self->steps, params->num_steps);
+  params->num_frames = first_number(self->clip.num_frames, self->num_frames, params->num_frames);
+  params->guidance = first_strength(self->clip.guidance, self->guidance, params->guidance);
+  params->guidance_img =
+      first_strength(self->clip.guidance_image, self->guidance_image, params->guidance_img);
   if (self->flow_shift >= 0)
     params->flow_shift = self->flow_shift;
   params->text_osci = switch_value(self->text_oscillation, params->text_osci);
@@ -502,6 +542,10 @@ gst_opensora_sampling_fixate_caps(GstOpenSoraSampling *self, GstElement *element
     gst_caps_unref(caps);
     return NULL;
   }
+  GST_OBJECT_LOCK(element);
+  width = first_number(self->clip.width, width, 0);
+  height = first_number(self->clip.height, height, 0);
+  GST_OBJECT_UNLOCK(element);
   if (width || height)
     caps = restrict_size(caps, width, height);
   if (gst_caps_is_empty(caps)) {
@@ -519,4 +563,47 @@ gst_opensora_sampling_fixate_caps(GstOpenSoraSampling *self, GstElement *element
   gst_structure_fixate_field_nearest_int(s, "height", (gint) params.height);
   gst_structure_set(s, "frames", G_TYPE_INT, (gint) params.num_frames, NULL);
   return caps;
+}
+
+/* FALSE if the decoder says why not; others are not asked. */
+static gboolean
+check_decoder(GstPad *srcpad, GstCaps *caps, GError **error)
+{
+  GstQuery *query =
+      gst_query_new_custom(GST_QUERY_CUSTOM, gst_structure_new(GST_OPENSORA_DECODE_QUERY, "caps",
+                                                               GST_TYPE_CAPS, caps, NULL));
+  const char *reason = NULL;
+
+  if (gst_pad_peer_query(srcpad, query))
+    reason = gst_structure_get_string(gst_query_get_structure(query), "reason");
+  if (reason)
+    g_set_error_literal(error, OSR_ERROR, OSR_ERROR_MEMORY, reason);
+  gst_query_unref(query);
+  return !reason;
+}
+
+gboolean
+gst_opensora_sampling_check_clip(GstOpenSoraSampling *self, GstElement *element,
+                                 const OsrModelDir *dir, GstPad *srcpad, GstCaps *possible,
+                                 GError **error)
+{
+  g_autoptr(GstCaps) caps = gst_pad_peer_query_caps(srcpad, possible);
+  gint width = 0, height = 0, frames = 0, condition;
+  OsrSamplingParams params;
+  const GstStructure *s;
+
+  gst_caps_unref(possible);
+  caps = gst_opensora_sampling_fixate_caps(self, element, dir, g_steal_pointer(&caps), error);
+  if (!caps)
+    return FALSE;
+  s = gst_caps_get_structure(caps, 0);
+  gst_structure_get(s, "width", G_TYPE_INT, &width, "height", G_TYPE_INT, &height, "frames",
+                    G_TYPE_INT, &frames, NULL);
+  gst_opensora_sampling_get_params(self, element, dir, &params, &condition);
+  params.width = (guint) width;
+  params.height = (guint) height;
+  params.num_frames = (guint) frames;
+  return osr_sampling_params_check(&params, &dir->mmdit, dir->vae.spatial_compression_ratio,
+                                   dir->vae.time_compression_ratio, error) &&
+         check_decoder(srcpad, caps, error);
 }

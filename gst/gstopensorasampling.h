@@ -33,6 +33,12 @@ typedef struct {
   gint condition;
   gboolean cuda_graphs;
   gint extend; /* < 0: without end */
+
+  /* What the clip at hand asks for, before the properties; 0 and negative: nothing. */
+  struct {
+    guint steps, num_frames, width, height;
+    double guidance, guidance_image;
+  } clip;
 } GstOpenSoraSampling;
 
 enum {
@@ -68,6 +74,10 @@ gboolean gst_opensora_sampling_set_property(GstOpenSoraSampling *self, GstElemen
 gboolean gst_opensora_sampling_get_property(GstOpenSoraSampling *self, GstElement *element,
                                             guint id, GValue *value);
 
+/* From now on what the meta @clip (NULL: nothing) asks for goes before the properties: steps,
+ * frames, width, height, guidance and guidance-image. TRUE if that may change the caps. */
+gboolean gst_opensora_sampling_set_clip(GstOpenSoraSampling *self, GstElement *element,
+                                        const GstStructure *clip);
 /* The properties over the defaults of @dir. */
 void gst_opensora_sampling_get_params(GstOpenSoraSampling *self, GstElement *element,
                                       const OsrModelDir *dir, OsrSamplingParams *params,
@@ -83,6 +93,13 @@ gboolean gst_opensora_sampling_get_size(GstOpenSoraSampling *self, GstElement *e
  * not in @caps. (takes @caps) */
 GstCaps *gst_opensora_sampling_fixate_caps(GstOpenSoraSampling *self, GstElement *element,
                                            const OsrModelDir *dir, GstCaps *caps, GError **error);
+
+/* Whether a clip can be made as the properties and the clip at hand want it: of all that is
+ * @possible, what is after @srcpad takes some, the model can sample it, and the decoder, where it
+ * is one of ours, can decode it. (takes @possible) */
+gboolean gst_opensora_sampling_check_clip(GstOpenSoraSampling *self, GstElement *element,
+                                          const OsrModelDir *dir, GstPad *srcpad, GstCaps *possible,
+                                          GError **error);
 
 /* Why downstream's @caps, whose size is restricted by nothing of ours, cannot be generated: the
  * widths, heights and frame rates in them that are not possible, and the nearest that are.
