@@ -2,6 +2,7 @@
 /*
  * opensoratextenc: text buffers in, one conditioning buffer a clip out.
  */
+#include <gst/app/gstappsink.h>
 #include <string.h>
 
 #include "common.h"
@@ -183,6 +184,109 @@ GST_START_TEST(test_not_utf8)
 }
 GST_END_TEST
 
+/* The next thing that happens to a prompt has to be that. (transfer full) */
+static GstMessage *
+wait_clip(GstBus *bus, const char *state, guint64 id)
+{
+  for (;;) {
+    GstMessage *message = wait_message(bus, GST_MESSAGE_ELEMENT);
+    const GstStructure *s = gst_message_get_structure(message);
+    guint64 found;
+
+    if (!gst_structure_has_name(s, "opensora-clip")) {
+      gst_message_unref(message);
+      continue;
+    }
+    fail_unless(gst_structure_get_uint64(s, "id", &found));
+    assert_equals_uint64(found, id);
+    assert_equals_string(gst_structure_get_string(s, "state"), state);
+    return message;
+  }
+}
+
+static void
+expect_clip(GstBus *bus, const char *state, guint64 id)
+{
+  gst_message_unref(wait_clip(bus, state, id));
+}
+
+/* Texts have numbers, too, and one that fails need not be the end. */
+GST_START_TEST(test_skip_failed)
+{
+  GstBus *bus;
+  GstHarness *h = text_harness(&bus, "skip-failed=true num-samples=2");
+  GstMessage *failed;
+  GstBuffer *buffer;
+
+  assert_equals_int(gst_harness_push(h, text_buffer("one")), GST_FLOW_OK);
+  expect_clip(bus, "started", 1);
+  assert_equals_int(gst_harness_push(h, text_buffer("B\xe4r")), GST_FLOW_OK);
+  expect_clip(bus, "started", 2);
+  failed = wait_clip(bus, "failed", 2);
+  fail_unless(strstr(gst_structure_get_string(gst_message_get_structure(failed), "reason"),
+                     "UTF-8") != NULL);
+  gst_message_unref(failed);
+  assert_equals_int(gst_harness_push(h, text_buffer("three")), GST_FLOW_OK);
+  expect_clip(bus, "started", 3);
+  assert_equals_int(gst_harness_buffers_received(h), 4);
+  for (guint i = 0; i < 4; i++) {
+    buffer = gst_harness_pull(h);
+    assert_equals_uint64(clip_meta(buffer)->id, i < 2 ? 1 : 3);
+    assert_equals_int(clip_meta(buffer)->clip, i);
+    gst_buffer_unref(buffer);
+  }
+  /* Nobody made a latent of it. */
+  expect_clip(bus, "cancelled", 1);
+  expect_clip(bus, "cancelled", 3);
+  harness_free(h, bus);
+}
+GST_END_TEST
+
+/* One that is being denoised is given up; the text behind it comes next. */
+GST_START_TEST(test_cancel)
+{
+  GstElement *pipeline = gst_parse_launch(
+      "appsrc name=a caps=" TEXT_CAPS " ! opensoratextenc name=t ! opensoradenoise steps=1000 "
+      "num-frames=33 width=64 height=64 name=d ! opensoravaedec ! appsink name=out sync=false",
+      NULL);
+  g_autoptr(GstBus) bus = gst_element_get_bus(pipeline);
+  GstElement *source = child(pipeline, "a");
+  gboolean cancelled = FALSE;
+  GstFlowReturn ret;
+  guint64 id;
+
+  gst_element_set_state(pipeline, GST_STATE_PLAYING);
+  for (guint i = 0; i < 2; i++) {
+    GstBuffer *text = text_buffer(i == 0 ? "one" : "two");
+
+    g_signal_emit_by_name(source, "push-buffer", text, &ret);
+    gst_buffer_unref(text);
+  }
+  g_signal_emit_by_name(source, "end-of-stream", &ret);
+  expect_clip(bus, "started", 1);
+  wait_progress(bus, "denoise");
+  g_object_get(child(pipeline, "t"), "current-id", &id, NULL);
+  assert_equals_uint64(id, 1);
+  g_object_set(child(pipeline, "d"), "steps", 1u, NULL);
+  g_signal_emit_by_name(child(pipeline, "t"), "cancel", (guint64) 7, &cancelled);
+  fail_if(cancelled);
+  g_signal_emit_by_name(child(pipeline, "t"), "cancel", (guint64) 1, &cancelled);
+  fail_unless(cancelled);
+  for (guint i = 0; i < 33; i++) {
+    g_autoptr(GstSample) sample =
+        gst_app_sink_try_pull_sample(GST_APP_SINK(child(pipeline, "out")), WAIT_TIME);
+
+    fail_unless(sample != NULL);
+    assert_equals_uint64(clip_meta(gst_sample_get_buffer(sample))->id, 2);
+    assert_equals_uint64(GST_BUFFER_OFFSET(gst_sample_get_buffer(sample)), i);
+  }
+  fail_unless(gst_app_sink_try_pull_sample(GST_APP_SINK(child(pipeline, "out")), WAIT_TIME) ==
+              NULL);
+  gst_element_set_state(pipeline, GST_STATE_NULL);
+  gst_object_unref(pipeline);
+}
+GST_END_TEST
+
 /* A stream without text, and one that says nothing between its texts. */
 GST_START_TEST(test_nothing)
 {
@@ -254,6 +358,8 @@ make_suite(void)
   tcase_add_test(tc, test_allocation);
   tcase_add_test(tc, test_flush);
   tcase_add_test(tc, test_not_utf8);
+  tcase_add_test(tc, test_skip_failed);
+  tcase_add_test(tc, test_cancel);
   tcase_add_test(tc, test_nothing);
   tcase_add_test(tc, test_gap);
   tcase_add_test(tc, test_frame_rate);
