@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <glib/gstdio.h>
-#include <math.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -14,8 +13,8 @@
 
 #define INDEX_SUFFIX ".index.json"
 
-static OsrCheckpoint *
-checkpoint_new(const char *path, GBytes *bytes)
+OsrCheckpoint *
+osr_checkpoint_new(const char *path, GBytes *bytes)
 {
   OsrCheckpoint *checkpoint = g_new0(OsrCheckpoint, 1);
 
@@ -81,15 +80,93 @@ map_file(const char *path, GError **error)
   return g_mapped_file_get_bytes(file);
 }
 
+/* The factors of F8 weights lie beside them, in an index perhaps in another shard. */
+static void
+link_scales(OsrCheckpoint *checkpoint)
+{
+  static const char *const names[] = { "scale_weight", "weight_scale", "weight_scale_inv" };
+
+  for (guint i = 0; i < checkpoint->entries->len; i++) {
+    OsrCheckpointEntry *entry = g_ptr_array_index(checkpoint->entries, i);
+    gsize length = strlen(entry->name) - strlen("weight");
+
+    if (entry->dtype != OSR_DTYPE_F8_E4M3 || !g_str_has_suffix(entry->name, "weight"))
+      continue;
+    for (guint j = 0; j < G_N_ELEMENTS(names) && !entry->scale; j++) {
+      g_autofree char *name = g_strdup_printf("%.*s%s", (int) length, entry->name, names[j]);
+
+      entry->scale = g_hash_table_lookup(checkpoint->by_name, name);
+    }
+  }
+}
+
+/* What people have in place of weights, by its first bytes. */
+static const struct {
+  const char *bytes;
+  gsize n_bytes, at;
+  OsrError code;
+  const char *message;
+} impostors[] = {
+#define BYTES(text) text, sizeof text - 1
+  { BYTES("version https://git-lfs"), 0, OSR_ERROR_INVALID_FILE,
+    "a pointer of Git LFS, not the file that it stands for (\"git lfs pull\" fetches it)" },
+  { BYTES("\x80\x02\x8a\x0al\xfc\x9c"), 0, OSR_ERROR_UNSUPPORTED,
+    "a PyTorch file of before version 1.6 (a row of pickles, no zip archive); torch.load() and "
+    "torch.save() of today make one that can be read" },
+  { BYTES("ustar"), 257, OSR_ERROR_UNSUPPORTED,
+    "a tar archive; the oldest PyTorch files are such and cannot be read" },
+  { BYTES("GGUF"), 0, OSR_ERROR_UNSUPPORTED, "a GGUF file, which cannot be read" },
+  { BYTES("<!DOCTYPE"), 0, OSR_ERROR_INVALID_FILE, "a web page, not the file asked for" },
+  { BYTES("<html"), 0, OSR_ERROR_INVALID_FILE, "a web page, not the file asked for" },
+#undef BYTES
+};
+
+static gboolean
+check_impostor(const guint8 *data, gsize size, const char *name, GError **error)
+{
+  for (guint i = 0; i < G_N_ELEMENTS(impostors); i++) {
+    if (size < impostors[i].at + impostors[i].n_bytes ||
+        memcmp(data + impostors[i].at, impostors[i].bytes, impostors[i].n_bytes) != 0)
+      continue;
+    g_set_error(error, OSR_ERROR, (gint) impostors[i].code, "%s: %s", name, impostors[i].message);
+    return FALSE;
+  }
+  /* Other pickles differ in their third byte. A safetensors header is never that long. */
+  if (size >= 9 && data[0] == 0x80 && data[1] >= 2 && data[1] <= 5 && data[8] != '{') {
+    g_set_error(error, OSR_ERROR, OSR_ERROR_UNSUPPORTED,
+                "%s: a bare pickle; weights are what torch.save() writes", name);
+    return FALSE;
+  }
+  return TRUE;
+}
+
+/* The ninth byte of a safetensors file is '{', that of a zip archive a method that is none. */
+static gboolean
+is_zip(const guint8 *data, gsize size)
+{
+  return size >= 9 && memcmp(data, "PK\3\4", 4) == 0 && data[8] != '{';
+}
+
 OsrCheckpoint *
 osr_checkpoint_open_bytes(GBytes *bytes, const char *name, GError **error)
 {
   g_autoptr(OsrCheckpoint) checkpoint = NULL;
+  const guint8 *data;
+  gboolean ok;
+  gsize size;
 
   g_return_val_if_fail(bytes != NULL && name != NULL, NULL);
 
-  checkpoint = checkpoint_new(name, bytes);
-  return osr_safetensors_parse(checkpoint, error) ? g_steal_pointer(&checkpoint) : NULL;
+  checkpoint = osr_checkpoint_new(name, bytes);
+  data = g_bytes_get_data(bytes, &size);
+  if (is_zip(data, size))
+    ok = osr_pytorch_parse(checkpoint, error);
+  else
+    ok = check_impostor(data, size, name, error) && osr_safetensors_parse(checkpoint, error);
+  if (!ok)
+    return NULL;
+  link_scales(checkpoint);
+  return g_steal_pointer(&checkpoint);
 }
 
 static gboolean
@@ -223,7 +300,7 @@ merge_metadata(OsrCheckpoint *index)
 static OsrCheckpoint *
 open_index(const char *path, GBytes *bytes, GError **error)
 {
-  g_autoptr(OsrCheckpoint) index = checkpoint_new(path, NULL);
+  g_autoptr(OsrCheckpoint) index = osr_checkpoint_new(path, NULL);
   OsrJsonReader reader;
   const char *text;
   gsize size;
@@ -241,6 +318,7 @@ open_index(const char *path, GBytes *bytes, GError **error)
   if (!read_index(index, &reader, error))
     return NULL;
   merge_metadata(index);
+  link_scales(index);
   return g_steal_pointer(&index);
 }
 
@@ -290,90 +368,10 @@ osr_checkpoint_get_metadata(OsrCheckpoint *checkpoint, const char *key)
   return g_hash_table_lookup(checkpoint->metadata, key);
 }
 
-static inline float
-bits_to_float(guint32 bits)
+const char *
+osr_checkpoint_get_format(OsrCheckpoint *checkpoint)
 {
-  float value;
-
-  memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
-static float
-half_to_float(guint16 half)
-{
-  guint32 sign = (guint32) (half & 0x8000) << 16, exponent = half >> 10 & 31,
-          mantissa = half & 1023;
-
-  if (exponent == 31)
-    return bits_to_float(sign | 0x7F800000 | mantissa << 13);
-  if (exponent > 0)
-    return bits_to_float(sign | (exponent + 112) << 23 | mantissa << 13);
-  return (sign ? -1.0f : 1.0f) * (float) mantissa * 0x1p-24f;
-}
-
-/* The "FN" variant: bias 7, no infinities, all ones is NaN. P. Micikevicius et al., "FP8
- * formats for deep learning", arXiv:2209.05433. */
-static float
-e4m3_to_float(guint8 byte)
-{
-  int exponent = byte >> 3 & 15, mantissa = byte & 7;
-  float value =
-      exponent ? ldexpf((float) (8 + mantissa), exponent - 10) : ldexpf((float) mantissa, -9);
-
-  if ((byte & 0x7F) == 0x7F)
-    value = NAN;
-  return byte & 0x80 ? -value : value;
-}
-
-gboolean
-osr_checkpoint_entry_to_f32(const OsrCheckpointEntry *entry, float *dst, GError **error)
-{
-  const guint8 *src = entry->data;
-  gsize n = entry->size / osr_dtype_size(entry->dtype);
-  g_autofree char *shown = NULL;
-  float table[256];
-
-  switch (entry->dtype) {
-  case OSR_DTYPE_F32:
-    if (n > 0)
-      memcpy(dst, src, entry->size);
-    return TRUE;
-  case OSR_DTYPE_BF16:
-    for (gsize i = 0; i < n; i++) {
-      guint16 half;
-
-      memcpy(&half, src + 2 * i, sizeof half);
-      dst[i] = bits_to_float((guint32) half << 16);
-    }
-    return TRUE;
-  case OSR_DTYPE_F16:
-    for (gsize i = 0; i < n; i++) {
-      guint16 half;
-
-      memcpy(&half, src + 2 * i, sizeof half);
-      dst[i] = half_to_float(half);
-    }
-    return TRUE;
-  case OSR_DTYPE_F64:
-    for (gsize i = 0; i < n; i++) {
-      double wide;
-
-      memcpy(&wide, src + 8 * i, sizeof wide);
-      dst[i] = (float) wide;
-    }
-    return TRUE;
-  case OSR_DTYPE_F8_E4M3:
-    for (guint i = 0; i < G_N_ELEMENTS(table); i++)
-      table[i] = e4m3_to_float((guint8) i);
-    for (gsize i = 0; i < n; i++)
-      dst[i] = table[src[i]];
-    return TRUE;
-  default:
-    shown = osr_printable(entry->name);
-    g_set_error(error, OSR_ERROR, OSR_ERROR_UNSUPPORTED,
-                "tensor '%s' is of %s and cannot be taken as floats", shown,
-                osr_dtype_name(entry->dtype));
-    return FALSE;
-  }
+  if (checkpoint->shards && checkpoint->shards->len > 0)
+    return osr_checkpoint_get_format(g_ptr_array_index(checkpoint->shards, 0));
+  return checkpoint->format ? checkpoint->format : "index";
 }

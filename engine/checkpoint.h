@@ -11,23 +11,36 @@ G_BEGIN_DECLS
 /**
  * OsrCheckpoint:
  *
- * The tensors of a weights file by name, memory mapped and read-only. Everything in the
- * header is validated when it is opened (length, JSON, dtypes, shapes against byte
- * ranges, overlaps, truncation), so later reads cannot leave the mapping. Opening reads
- * no tensor data.
+ * The tensors of a weights file by name, memory mapped and read-only: safetensors, or what
+ * torch.save() writes of a state dict (.bin, .pt, .pth), whichever the first bytes say.
+ * Everything in the header is validated when it is opened (lengths, JSON or pickle, dtypes,
+ * shapes against byte ranges, overlaps, truncation), so later reads cannot leave the mapping.
+ * Opening reads no tensor data, and executes nothing of a pickle.
+ *
+ * A state dict may lie inside of another dict, as training programs save it, under a usual key
+ * ("state_dict", "model", ...) or as the only one there.
  */
 typedef struct _OsrCheckpoint OsrCheckpoint;
+typedef struct _OsrCheckpointEntry OsrCheckpointEntry;
 
-typedef struct {
+/* Of F8 weights that are divided by a factor: @scale is the tensor of factors, one for all or
+ * one a row, named as published files do ("X.scale_weight" or "X.weight_scale" for "X.weight");
+ * NULL for 1. Elements with @strided FALSE follow each other as in an OsrTensor; otherwise
+ * element (i, j, ...) is i * strides[0] + j * strides[1] + ... elements from @data. */
+struct _OsrCheckpointEntry {
   const char *name; /* owned by the checkpoint */
+  const char *path; /* of the file that it is in, owned likewise */
   OsrDType dtype;
   guint n_dims;
   gint64 dims[OSR_TENSOR_MAX_DIMS];
+  gint64 strides[OSR_TENSOR_MAX_DIMS];
+  gboolean strided;
   gconstpointer data; /* in the mapping, unaligned */
-  gsize size;         /* bytes */
-} OsrCheckpointEntry;
+  gsize size;         /* bytes of all elements */
+  const OsrCheckpointEntry *scale;
+};
 
-/* @path: a .safetensors file, or an index "*.safetensors.index.json" of several. */
+/* @path: a weights file, or an index "*.index.json" of several beside it. */
 OSR_API OsrCheckpoint *osr_checkpoint_open(const char *path, GError **error);
 /* The same on bytes in memory; @name stands for the file in messages. */
 OSR_API OsrCheckpoint *osr_checkpoint_open_bytes(GBytes *bytes, const char *name, GError **error);
@@ -43,10 +56,18 @@ OSR_API const OsrCheckpointEntry *osr_checkpoint_lookup(OsrCheckpoint *checkpoin
 /* A string of "__metadata__", NULL if absent. */
 OSR_API const char *osr_checkpoint_get_metadata(OsrCheckpoint *checkpoint, const char *key);
 
-/* Converts an entry's elements to f32 in host memory of n_elements floats.
- * OSR_ERROR_UNSUPPORTED for integer types. */
+/* "safetensors" or "PyTorch": of a single file or of the first of several. */
+OSR_API const char *osr_checkpoint_get_format(OsrCheckpoint *checkpoint);
+
+/* Converts an entry's elements to f32 in host memory of n_elements floats, one after the other
+ * and times their scale. OSR_ERROR_UNSUPPORTED for integer types and other scales. */
 OSR_API gboolean osr_checkpoint_entry_to_f32(const OsrCheckpointEntry *entry, float *dst,
                                              GError **error);
+/* Copies an entry's elements as they are, entry->size bytes, one after the other. */
+OSR_API void osr_checkpoint_entry_pack(const OsrCheckpointEntry *entry, gpointer dst);
+/* OSR_ERROR_INVALID_FILE names file, tensor and place of the first element that is NaN or
+ * infinite. Integers never are. */
+OSR_API gboolean osr_checkpoint_entry_check_finite(const OsrCheckpointEntry *entry, GError **error);
 
 /* Writes tensors as a safetensors file, for tools and tests. @names and @tensors have @n
  * entries; @metadata: string -> string or NULL. */

@@ -255,6 +255,7 @@ read_header(OsrCheckpoint *checkpoint, OsrJsonReader *reader, gsize data_size, G
                          "the name is there twice");
     item = g_new0(Item, 1);
     item->entry.name = g_steal_pointer(&key);
+    item->entry.path = checkpoint->path;
     g_ptr_array_add(checkpoint->entries, item);
     g_hash_table_insert(checkpoint->by_name, (char *) item->entry.name, item);
     if (!read_item(checkpoint->path, reader, item, data_size, error))
@@ -314,6 +315,7 @@ osr_safetensors_parse(OsrCheckpoint *checkpoint, GError **error)
   gsize size;
   OsrJsonReader reader;
 
+  checkpoint->format = "safetensors";
   data = g_bytes_get_data(checkpoint->bytes, &size);
   if (size < sizeof length)
     return fail(path, error,
