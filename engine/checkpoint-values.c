@@ -90,8 +90,20 @@ pack_run(const OsrCheckpointEntry *entry, const guint8 *run, gsize step, gsize n
     memcpy(dst, run, n * item);
     return;
   }
-  for (gsize i = 0; i < n; i++)
-    memcpy(dst + i * item, run + i * step, item);
+  switch (item) { /* constant sizes are copied by one instruction */
+  case 2:
+    for (gsize i = 0; i < n; i++)
+      memcpy(dst + 2 * i, run + i * step, 2);
+    break;
+  case 4:
+    for (gsize i = 0; i < n; i++)
+      memcpy(dst + 4 * i, run + i * step, 4);
+    break;
+  default:
+    for (gsize i = 0; i < n; i++)
+      memcpy(dst + i * item, run + i * step, item);
+    break;
+  }
 }
 
 void

@@ -4,6 +4,7 @@
 #include <gio/gio.h>
 
 #include "api.h"
+#include "lora.h"
 #include "tensor.h"
 
 G_BEGIN_DECLS
@@ -76,6 +77,24 @@ OSR_API gboolean osr_checkpoint_write(const char *path, guint n, const char *con
                                       GError **error);
 
 /**
+ * OsrLoaderCheck:
+ * @used: names that were asked for and are there
+ * @missing: names that are not
+ * @misfits: "tensor 'X' is [2], the model needs [3]"
+ *
+ * What a model's load() would meet, found out without reading weights: with one of these a
+ * loader compares names and shapes, notes every failure and goes on. It returns NULL for every
+ * tensor, and what load() returns can be freed and nothing else.
+ */
+typedef struct {
+  GHashTable *used;
+  GPtrArray *missing, *misfits;
+} OsrLoaderCheck;
+
+OSR_API OsrLoaderCheck *osr_loader_check_new(void);
+OSR_API void osr_loader_check_free(OsrLoaderCheck *check);
+
+/**
  * OsrLoader:
  *
  * What a model's load() reads its weights through. The first failure sticks: later calls
@@ -92,6 +111,11 @@ typedef struct {
   GCancellable *cancellable;
   GError *error; /* the first failure, owned */
   guint64 n_parameters, n_bytes;
+
+  /* What may be set between init and the first call. */
+  OsrLoras *loras;        /* merged into the weights; borrowed, NULL: none */
+  gboolean check_weights; /* a weight that is NaN or infinite is an error that names it */
+  OsrLoaderCheck *check;  /* nothing is read; borrowed, NULL: everything is */
 } OsrLoader;
 
 OSR_API void osr_loader_init(OsrLoader *loader, OsrCheckpoint *checkpoint, OsrDevice *device,
@@ -102,7 +126,7 @@ OSR_API void osr_loader_init(OsrLoader *loader, OsrCheckpoint *checkpoint, OsrDe
  * other vectors (norms) 1. The same seed and order of calls give the same weights. */
 OSR_API void osr_loader_init_random(OsrLoader *loader, OsrDevice *device, OsrDType dtype,
                                     guint64 seed, GCancellable *cancellable);
-/* FALSE and the error moved to @error if any load failed. */
+/* FALSE and the error moved to @error if any load failed, or an adapter fits nothing. */
 OSR_API gboolean osr_loader_finish(OsrLoader *loader, GError **error);
 OSR_API gboolean osr_loader_has(OsrLoader *loader, const char *format, ...) G_GNUC_PRINTF(2, 3);
 /* The tensor of that name, shaped @dims; in the file it may have more or fewer dimensions of one.
@@ -124,5 +148,6 @@ OSR_API OsrTensor *osr_loader_conv3d(OsrLoader *loader, gint64 c_out, gint64 c_i
     G_GNUC_PRINTF(7, 8);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(OsrCheckpoint, osr_checkpoint_unref)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(OsrLoaderCheck, osr_loader_check_free)
 
 G_END_DECLS

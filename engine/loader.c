@@ -31,9 +31,33 @@ osr_loader_init_random(OsrLoader *loader, OsrDevice *device, OsrDType dtype, gui
   };
 }
 
+OsrLoaderCheck *
+osr_loader_check_new(void)
+{
+  OsrLoaderCheck *check = g_new0(OsrLoaderCheck, 1);
+
+  check->used = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+  check->missing = g_ptr_array_new_with_free_func(g_free);
+  check->misfits = g_ptr_array_new_with_free_func(g_free);
+  return check;
+}
+
+void
+osr_loader_check_free(OsrLoaderCheck *check)
+{
+  if (!check)
+    return;
+  g_hash_table_unref(check->used);
+  g_ptr_array_unref(check->missing);
+  g_ptr_array_unref(check->misfits);
+  g_free(check);
+}
+
 gboolean
 osr_loader_finish(OsrLoader *loader, GError **error)
 {
+  if (!loader->error && loader->loras)
+    osr_loras_check_used(loader->loras, &loader->error);
   if (!loader->error)
     return TRUE;
   g_propagate_error(error, g_steal_pointer(&loader->error));
@@ -111,51 +135,89 @@ random_tensor(OsrLoader *loader, guint n_dims, const gint64 *dims, const char *n
   return ok ? count(loader, g_steal_pointer(&tensor)) : NULL;
 }
 
-/* A tensor of another number of dimensions fits if dimensions of one are the difference: a
- * convolution over one frame or one position has the numbers of the 2D convolution, or of the
- * linear layer, that a checkpoint may hold in its place. */
-static gboolean
-same_shape(const OsrCheckpointEntry *entry, guint n_dims, const gint64 *dims)
+/* A failure of one tensor: the end of loading, or one of many that are noted. @message is
+ * taken. */
+static void
+fail_entry(OsrLoader *loader, OsrError code, char *message)
 {
-  const gboolean skip_ones = entry->n_dims != n_dims;
-  guint i = 0, j = 0;
-
-  for (;;) {
-    while (skip_ones && i < entry->n_dims && entry->dims[i] == 1)
-      i++;
-    while (skip_ones && j < n_dims && dims[j] == 1)
-      j++;
-    if (i == entry->n_dims || j == n_dims)
-      return i == entry->n_dims && j == n_dims;
-    if (entry->dims[i++] != dims[j++])
-      return FALSE;
-  }
+  if (loader->check)
+    g_ptr_array_add(loader->check->misfits, g_strdup(message));
+  else
+    g_set_error(&loader->error, OSR_ERROR, (gint) code, "%s: %s",
+                osr_checkpoint_get_path(loader->checkpoint), message);
+  g_free(message);
 }
 
-/* The entry of that name and shape, or NULL with loader->error set. */
-static const OsrCheckpointEntry *
-find_entry(OsrLoader *loader, const char *name, guint n_dims, const gint64 *dims)
+/* Of a check: that the adapters fit. */
+static void
+check_loras(OsrLoader *loader, const OsrCheckpointEntry *entry)
 {
-  const char *path = osr_checkpoint_get_path(loader->checkpoint);
+  g_autoptr(GError) error = NULL;
+
+  if (loader->loras && entry->n_dims == 2 &&
+      !osr_loras_apply(loader->loras, entry->name, entry->dims[0], entry->dims[1], NULL, FALSE,
+                       &error))
+    g_ptr_array_add(loader->check->misfits, g_strdup(error->message));
+}
+
+/* @entry as [dims], which has the same numbers if dimensions of one are the only difference: a
+ * convolution over one frame or one position has those of the 2D convolution, or of the linear
+ * layer, that a checkpoint may hold in its place. */
+static gboolean
+reshape(const OsrCheckpointEntry *entry, guint n_dims, const gint64 *dims,
+        OsrCheckpointEntry *shaped)
+{
+  const gboolean skip_ones = entry->n_dims != n_dims;
+  guint i = 0;
+
+  *shaped = *entry;
+  shaped->n_dims = n_dims;
+  for (guint j = 0; j < n_dims; j++) {
+    shaped->dims[j] = dims[j];
+    shaped->strides[j] = 0;
+    if (skip_ones && dims[j] == 1)
+      continue;
+    while (skip_ones && i < entry->n_dims && entry->dims[i] == 1)
+      i++;
+    if (i == entry->n_dims || entry->dims[i] != dims[j])
+      return FALSE;
+    shaped->strides[j] = entry->strides[i++];
+  }
+  while (skip_ones && i < entry->n_dims && entry->dims[i] == 1)
+    i++;
+  return i == entry->n_dims;
+}
+
+/* The entry of that name as [dims]. FALSE with loader->error set; with a check always FALSE. */
+static gboolean
+find_entry(OsrLoader *loader, const char *name, guint n_dims, const gint64 *dims,
+           OsrCheckpointEntry *shaped)
+{
   const OsrCheckpointEntry *entry;
 
   if (loader->error || g_cancellable_set_error_if_cancelled(loader->cancellable, &loader->error))
-    return NULL;
+    return FALSE;
   entry = osr_checkpoint_lookup(loader->checkpoint, name);
-  if (!entry) {
-    g_set_error(&loader->error, OSR_ERROR, OSR_ERROR_NOT_FOUND, "%s: tensor '%s' is missing", path,
-                name);
-    return NULL;
-  }
-  if (!same_shape(entry, n_dims, dims)) {
+  if (!entry && loader->check)
+    g_ptr_array_add(loader->check->missing, g_strdup(name));
+  else if (!entry)
+    fail_entry(loader, OSR_ERROR_NOT_FOUND, g_strdup_printf("tensor '%s' is missing", name));
+  if (!entry)
+    return FALSE;
+  if (loader->check)
+    g_hash_table_add(loader->check->used, g_strdup(name));
+  if (!reshape(entry, n_dims, dims, shaped)) {
     g_autofree char *has = osr_dims_to_string(entry->n_dims, entry->dims);
     g_autofree char *needs = osr_dims_to_string(n_dims, dims);
 
-    g_set_error(&loader->error, OSR_ERROR, OSR_ERROR_SHAPE,
-                "%s: tensor '%s' is %s, the model needs %s", path, name, has, needs);
-    return NULL;
+    fail_entry(loader, OSR_ERROR_SHAPE,
+               g_strdup_printf("tensor '%s' is %s, the model needs %s", name, has, needs));
+    return FALSE;
   }
-  return entry;
+  if (!loader->check)
+    return TRUE;
+  check_loras(loader, shaped);
+  return FALSE;
 }
 
 static gpointer
@@ -175,62 +237,101 @@ entry_to_f32(OsrLoader *loader, const OsrCheckpointEntry *entry, float *dst)
 {
   if (osr_checkpoint_entry_to_f32(entry, dst, &loader->error))
     return TRUE;
-  g_prefix_error(&loader->error, "%s: ", osr_checkpoint_get_path(loader->checkpoint));
+  g_prefix_error(&loader->error, "%s: ", entry->path);
   return FALSE;
 }
 
-/* An f32 tensor of the entry, on host devices without a copy in between. */
-static OsrTensor *
-upload_as_f32(OsrLoader *loader, const OsrCheckpointEntry *entry)
+/* The elements as f32 (@convert) or as they are, @size bytes, to device memory: from the mapping
+ * or, where they have to be made, on host devices without a copy in between. */
+static gboolean
+put_entry(OsrLoader *loader, const OsrCheckpointEntry *entry, gboolean convert, gpointer dst,
+          gsize size)
 {
-  OsrDevice *device = loader->device;
-  g_autoptr(OsrTensor) tensor =
-      osr_tensor_new(device, OSR_DTYPE_F32, entry->n_dims, entry->dims, &loader->error);
-  g_autofree float *values = NULL;
+  const gboolean host = osr_device_is_host(loader->device);
+  g_autofree gpointer buffer = NULL;
 
-  if (!tensor)
-    return NULL;
-  if (osr_device_is_host(device))
-    return entry_to_f32(loader, entry, tensor->data) ? g_steal_pointer(&tensor) : NULL;
-  values = host_buffer(loader, tensor->size);
-  if (!values || !entry_to_f32(loader, entry, values) ||
-      !osr_device_upload(device, tensor->data, values, tensor->size, &loader->error))
-    return NULL;
-  return g_steal_pointer(&tensor);
+  if (!convert && !entry->strided)
+    return osr_device_upload(loader->device, dst, entry->data, size, &loader->error);
+  buffer = host ? NULL : host_buffer(loader, size);
+  if (!host && !buffer)
+    return FALSE;
+  if (!convert)
+    osr_checkpoint_entry_pack(entry, host ? dst : buffer);
+  else if (!entry_to_f32(loader, entry, host ? dst : buffer))
+    return FALSE;
+  return host || osr_device_upload(loader->device, dst, buffer, size, &loader->error);
 }
 
-static OsrTensor *
-upload(OsrLoader *loader, const OsrCheckpointEntry *entry)
+static gboolean
+is_target(OsrLoader *loader, const OsrCheckpointEntry *entry)
 {
-  g_autoptr(OsrTensor) f32 = NULL;
-  OsrTensor *tensor;
+  return loader->loras && osr_loras_target(loader->loras, entry->name);
+}
 
-  if (entry->dtype == loader->dtype) {
-    tensor = osr_tensor_new_from_host(loader->device, entry->dtype, entry->n_dims, entry->dims,
-                                      entry->data, &loader->error);
-  } else {
-    f32 = upload_as_f32(loader, entry);
-    tensor = f32 ? osr_tensor_convert(f32, loader->device, loader->dtype, &loader->error) : NULL;
+/* What adapters add to rows @row and on of @tensor, which are those of @entry. */
+static gboolean
+merge_loras(OsrLoader *loader, const OsrCheckpointEntry *entry, OsrTensor *tensor, gint64 row)
+{
+  g_autoptr(OsrTensor) rows = NULL;
+
+  if (!is_target(loader, entry))
+    return TRUE;
+  if (entry->n_dims != 2) {
+    fail_entry(loader, OSR_ERROR_SHAPE,
+               g_strdup_printf("tensor '%s' has a LoRA adapter and is no matrix", entry->name));
+    return FALSE;
   }
-  return count(loader, tensor);
+  rows = osr_tensor_view(tensor, row * entry->dims[1], 2, entry->dims);
+  return osr_loras_apply(loader->loras, entry->name, entry->dims[0], entry->dims[1], rows,
+                         loader->check_weights, &loader->error);
+}
+
+/* Entries one after the other as one tensor. Whatever is not in the loader's type already goes
+ * through f32, in which scales and adapters are applied. */
+static OsrTensor *
+upload(OsrLoader *loader, const OsrCheckpointEntry *entries, guint n_entries, guint n_dims,
+       const gint64 *dims)
+{
+  g_autoptr(OsrTensor) tensor = NULL;
+  gboolean convert = FALSE;
+  gint64 row = 0;
+  gsize at = 0;
+
+  for (guint i = 0; i < n_entries; i++) {
+    const OsrCheckpointEntry *entry = &entries[i];
+
+    if (entry->dtype != loader->dtype || entry->scale || is_target(loader, entry))
+      convert = TRUE;
+    if (loader->check_weights && !osr_checkpoint_entry_check_finite(entry, &loader->error))
+      return NULL;
+  }
+  tensor = osr_tensor_new(loader->device, convert ? OSR_DTYPE_F32 : loader->dtype, n_dims, dims,
+                          &loader->error);
+  if (!tensor)
+    return NULL;
+  for (guint i = 0; i < n_entries; i++) {
+    const OsrCheckpointEntry *entry = &entries[i];
+    gsize size = entry->size / osr_dtype_size(entry->dtype) * osr_dtype_size(tensor->dtype);
+
+    if (size > 0 && !put_entry(loader, entry, convert, (char *) tensor->data + at, size))
+      return NULL;
+    if (!merge_loras(loader, entry, tensor, row))
+      return NULL;
+    at += size;
+    row += entry->n_dims > 0 ? entry->dims[0] : 0;
+  }
+  return count(loader, osr_tensor_convert(tensor, loader->device, loader->dtype, &loader->error));
 }
 
 static OsrTensor *
 load(OsrLoader *loader, guint n_dims, const gint64 *dims, const char *name)
 {
-  const OsrCheckpointEntry *entry;
-  OsrCheckpointEntry shaped;
+  OsrCheckpointEntry entry;
 
   if (!loader->checkpoint)
     return random_tensor(loader, n_dims, dims, name);
-  entry = find_entry(loader, name, n_dims, dims);
-  if (!entry)
-    return NULL;
-  shaped = *entry;
-  shaped.n_dims = n_dims;
-  if (n_dims > 0)
-    memcpy(shaped.dims, dims, n_dims * sizeof *dims);
-  return upload(loader, &shaped);
+  return find_entry(loader, name, n_dims, dims, &entry) ? upload(loader, &entry, 1, n_dims, dims)
+                                                        : NULL;
 }
 
 OsrTensor *
@@ -269,86 +370,33 @@ osr_loader_matrix(OsrLoader *loader, gint64 rows, gint64 columns, const char *fo
   return load(loader, 2, (gint64[]){ rows, columns }, name);
 }
 
-/* All parts one after the other, in their own type if that is one, else in f32. */
-static gpointer
-concatenate(OsrLoader *loader, GPtrArray *parts, OsrCheckpointEntry *whole)
-{
-  gsize at = 0, n = 0;
-  char *bytes;
-
-  whole->dtype = ((const OsrCheckpointEntry *) g_ptr_array_index(parts, 0))->dtype;
-  for (guint i = 0; i < parts->len; i++) {
-    const OsrCheckpointEntry *part = g_ptr_array_index(parts, i);
-
-    n += part->size / osr_dtype_size(part->dtype);
-    if (part->dtype != whole->dtype)
-      whole->dtype = OSR_DTYPE_F32;
-  }
-  whole->size = n * osr_dtype_size(whole->dtype);
-  bytes = host_buffer(loader, whole->size);
-  for (guint i = 0; i < parts->len && bytes; i++) {
-    const OsrCheckpointEntry *part = g_ptr_array_index(parts, i);
-
-    if (part->dtype == whole->dtype) {
-      memcpy(bytes + at, part->data, part->size);
-      at += part->size;
-    } else if (entry_to_f32(loader, part, (float *) (bytes + at))) {
-      at += part->size / osr_dtype_size(part->dtype) * sizeof(float);
-    } else {
-      g_clear_pointer(&bytes, g_free);
-    }
-  }
-  whole->data = bytes;
-  return bytes;
-}
-
 OsrTensor *
 osr_loader_stack(OsrLoader *loader, const char *const *names, const gint64 *rows, gint64 columns)
 {
-  g_autoptr(GPtrArray) parts = g_ptr_array_new();
-  guint n_dims = columns > 0 ? 2 : 1;
-  OsrCheckpointEntry whole = { .name = names[0], .n_dims = n_dims, .dims = { 0, columns } };
-  g_autofree char *bytes = NULL;
+  guint n_dims = columns > 0 ? 2 : 1, n = 0;
+  g_autofree OsrCheckpointEntry *entries = NULL;
+  gint64 dims[2] = { 0, columns };
+  gboolean ok = TRUE;
 
   g_return_val_if_fail(names[0] != NULL, NULL);
 
-  for (guint i = 0; names[i]; i++)
-    whole.dims[0] += rows[i];
+  for (; names[n]; n++)
+    dims[0] += rows[n];
   if (!loader->checkpoint)
-    return random_tensor(loader, n_dims, whole.dims, names[0]);
-  for (guint i = 0; names[i]; i++) {
-    const OsrCheckpointEntry *entry =
-        find_entry(loader, names[i], n_dims, (gint64[]){ rows[i], columns });
-
-    if (!entry)
-      return NULL;
-    g_ptr_array_add(parts, (gpointer) entry);
-  }
-  bytes = concatenate(loader, parts, &whole);
-  return bytes ? upload(loader, &whole) : NULL;
-}
-
-/* [n, rows, columns] -> [n, columns, rows] of elements of @item bytes. */
-static void
-transpose(char *dst, const char *src, gsize n, gsize rows, gsize columns, gsize item)
-{
-  for (gsize i = 0; i < n; i++) {
-    for (gsize r = 0; r < rows; r++)
-      for (gsize c = 0; c < columns; c++)
-        memcpy(dst + (c * rows + r) * item, src + (r * columns + c) * item, item);
-    dst += rows * columns * item;
-    src += rows * columns * item;
-  }
+    return random_tensor(loader, n_dims, dims, names[0]);
+  entries = g_new(OsrCheckpointEntry, n);
+  for (guint i = 0; i < n && (ok || loader->check); i++)
+    ok = find_entry(loader, names[i], n_dims, (gint64[]){ rows[i], columns }, &entries[i]);
+  return ok ? upload(loader, entries, n, n_dims, dims) : NULL;
 }
 
 OsrTensor *
 osr_loader_conv3d(OsrLoader *loader, gint64 c_out, gint64 c_in, gint64 k_t, gint64 k_h, gint64 k_w,
                   const char *format, ...)
 {
-  const OsrCheckpointEntry *entry;
-  OsrCheckpointEntry permuted;
+  static const guint order[] = { 0, 2, 3, 4, 1 };
+  OsrCheckpointEntry entry, permuted;
   g_autofree char *name = NULL;
-  g_autofree char *bytes = NULL;
   va_list args;
 
   va_start(args, format);
@@ -356,15 +404,18 @@ osr_loader_conv3d(OsrLoader *loader, gint64 c_out, gint64 c_in, gint64 k_t, gint
   va_end(args);
   if (!loader->checkpoint)
     return random_tensor(loader, 5, (gint64[]){ c_out, k_t, k_h, k_w, c_in }, name);
-  entry = find_entry(loader, name, 5, (gint64[]){ c_out, c_in, k_t, k_h, k_w });
-  bytes = entry ? host_buffer(loader, entry->size) : NULL;
-  if (!bytes)
+  if (!find_entry(loader, name, 5, (gint64[]){ c_out, c_in, k_t, k_h, k_w }, &entry))
     return NULL;
-  transpose(bytes, entry->data, (gsize) c_out, (gsize) c_in, (gsize) (k_t * k_h * k_w),
-            osr_dtype_size(entry->dtype));
-  permuted = *entry;
-  permuted.data = bytes;
-  permuted.n_dims = 5;
-  memcpy(permuted.dims, (gint64[]){ c_out, k_t, k_h, k_w, c_in }, 5 * sizeof(gint64));
-  return upload(loader, &permuted);
+  if (!entry.strided) {
+    entry.strides[4] = 1;
+    for (guint i = 4; i-- > 0;)
+      entry.strides[i] = entry.strides[i + 1] * entry.dims[i + 1];
+  }
+  permuted = entry;
+  permuted.strided = TRUE;
+  for (guint i = 0; i < 5; i++) {
+    permuted.dims[i] = entry.dims[order[i]];
+    permuted.strides[i] = entry.strides[order[i]];
+  }
+  return upload(loader, &permuted, 1, 5, permuted.dims);
 }

@@ -203,8 +203,8 @@ take_items(Machine *m, OsrPickleValue *container, guint n)
 {
   guint first = m->stack->len - n;
 
-  if (!container)
-    return FALSE;
+  if (!container || n == 0)
+    return container != NULL;
   append(container, (OsrPickleValue *const *) m->stack->pdata + first, n);
   g_ptr_array_set_size(m->stack, (gint) first);
   return TRUE;
