@@ -20,7 +20,7 @@ typedef struct {
   const OsrCheckpointEntry *a; /* [rank, columns] */
   const OsrCheckpointEntry *b; /* [rows, rank] */
   float scale;
-  gboolean used;
+  gint used; /* atomic: a model may be checked while it is loaded */
 } Pair;
 
 typedef struct {
@@ -528,7 +528,7 @@ apply_pair(Pair *pair, const Candidate *candidate, const char *name, gint64 rows
 {
   Rows match;
 
-  pair->used = TRUE;
+  g_atomic_int_set(&pair->used, TRUE);
   if (pair->a->dims[1] != columns || !match_rows(pair, candidate, rows, &match)) {
     g_autofree char *a = osr_dims_to_string(2, pair->a->dims);
     g_autofree char *b = osr_dims_to_string(2, pair->b->dims);
@@ -574,9 +574,9 @@ osr_loras_check_used(OsrLoras *loras, GError **error)
     const Adapter *adapter = g_ptr_array_index(loras->adapters, i);
 
     for (guint j = 0; j < adapter->pairs->len; j++) {
-      const Pair *pair = g_ptr_array_index(adapter->pairs, j);
+      Pair *pair = g_ptr_array_index(adapter->pairs, j);
 
-      if (!pair->used)
+      if (!g_atomic_int_get(&pair->used))
         return fail_tensor(pair->a, OSR_ERROR_INVALID_ARGUMENT, error,
                            "the model has no linear layer of that name");
     }

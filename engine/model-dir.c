@@ -6,8 +6,9 @@
 #include "error.h"
 #include "mmdit-private.h"
 #include "model-config.h"
+#include "model-files.h"
+#include "model-infer.h"
 #include "model-limits.h"
-#include "vae-private.h"
 
 #define FAMILY "open-sora-v2"
 #define IMAGE_FAMILY "flux"
@@ -71,56 +72,77 @@ resolve_path(const OsrModelDir *dir, const OsrConfigSection *section, const char
   return g_build_filename(dir->path, path, NULL);
 }
 
-/* The weights of a Hugging Face folder: one file or an index of several. */
-static char *
-find_weights(const char *folder)
-{
-  char *single = g_build_filename(folder, "model.safetensors", NULL);
-  if (is_file(single))
-    return single;
+static const char *const text_names[] = { "model", "pytorch_model", NULL };
 
-  g_autofree char *index = g_build_filename(folder, "model.safetensors.index.json", NULL);
-  if (is_file(index)) {
-    g_free(single);
-    return g_steal_pointer(&index);
-  }
-  return single;
+static void
+replace(char **path, char *with)
+{
+  g_free(*path);
+  *path = with;
 }
 
 static void
 set_t5_folder(OsrModelDir *dir, const char *folder)
 {
-  dir->t5_weights = find_weights(folder);
-  dir->t5_vocab = g_build_filename(folder, "spiece.model", NULL);
+  replace(&dir->t5_weights, osr_find_weights(folder, text_names));
+  replace(&dir->t5_vocab, g_build_filename(folder, "spiece.model", NULL));
 }
 
 static void
 set_clip_folder(OsrModelDir *dir, const char *folder)
 {
-  dir->clip_weights = find_weights(folder);
-  dir->clip_vocab = g_build_filename(folder, "vocab.json", NULL);
-  dir->clip_merges = g_build_filename(folder, "merges.txt", NULL);
+  replace(&dir->clip_weights, osr_find_weights(folder, text_names));
+  replace(&dir->clip_vocab, g_build_filename(folder, "vocab.json", NULL));
+  replace(&dir->clip_merges, g_build_filename(folder, "merges.txt", NULL));
 }
 
-/* All that is missing goes into one message. */
-static gboolean
-check_files(const OsrModelDir *dir, const char *t5_config, const char *clip_config, GError **error)
+/* What is known of a folder before its parts are looked at. */
+typedef struct {
+  gboolean own;                  /* a config.json of ours has the configs of mmdit and vae */
+  gboolean image;                /* a model of pictures; its text encoders may be elsewhere */
+  char *config;                  /* in messages: what says how the parts belong together */
+  char *t5_config, *clip_config; /* NULL: they are read off the shapes */
+} Layout;
+
+static void
+layout_clear(Layout *layout)
 {
-  const char *paths[] = {
-    dir->mmdit_path, dir->vae_path,     t5_config,       dir->t5_weights,  dir->t5_vocab,
-    clip_config,     dir->clip_weights, dir->clip_vocab, dir->clip_merges,
+  g_free(layout->config);
+  g_free(layout->t5_config);
+  g_free(layout->clip_config);
+}
+
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Layout, layout_clear)
+
+static gboolean
+has_text(const Layout *layout)
+{
+  return !layout->image || !layout->t5_config || !layout->clip_config ||
+         is_file(layout->t5_config) || is_file(layout->clip_config);
+}
+
+/* All that is missing goes into one message, and what is there beside it. */
+static gboolean
+check_files(const OsrModelDir *dir, const Layout *layout, GError **error)
+{
+  const char *const paths[] = {
+    dir->mmdit_path,     dir->vae_path,     layout->t5_config, dir->t5_weights,  dir->t5_vocab,
+    layout->clip_config, dir->clip_weights, dir->clip_vocab,   dir->clip_merges,
   };
   g_autoptr(GString) missing = g_string_new(NULL);
+  g_autofree char *inside = g_strconcat(dir->path, "/", NULL), *found = NULL;
 
-  for (guint i = 0; i < G_N_ELEMENTS(paths); i++) {
-    if (!is_file(paths[i]))
+  for (guint i = 0; i < (has_text(layout) ? G_N_ELEMENTS(paths) : 2); i++) {
+    if (paths[i] && !is_file(paths[i]))
       g_string_append_printf(missing, "%s%s", missing->len > 0 ? ", " : "",
-                             paths[i] + strlen(dir->path) + 1);
+                             g_str_has_prefix(paths[i], inside) ? paths[i] + strlen(inside)
+                                                                : paths[i]);
   }
   if (missing->len == 0)
     return TRUE;
-  g_set_error(error, OSR_ERROR, OSR_ERROR_NOT_FOUND, "Model folder %s: missing %s", dir->path,
-              missing->str);
+  found = osr_describe_folder(dir->path);
+  g_set_error(error, OSR_ERROR, OSR_ERROR_NOT_FOUND, "Model folder %s: missing %s; %s", dir->path,
+              missing->str, found);
   return FALSE;
 }
 
@@ -129,16 +151,28 @@ check_files(const OsrModelDir *dir, const char *t5_config, const char *clip_conf
 static gboolean
 read_t5(OsrModelDir *dir, const char *path, GError **error)
 {
-  g_autoptr(JsonObject) object = osr_config_read_file(path, error);
+  g_autoptr(OsrCheckpoint) weights = NULL;
+  g_autoptr(JsonObject) object = NULL;
 
+  if (!path) {
+    weights = osr_part_open(OSR_PART_T5, dir->t5_weights, error);
+    return weights && osr_infer_t5(weights, NULL, &dir->t5, error);
+  }
+  object = osr_config_read_file(path, error);
   return object && osr_config_read_t5(&(OsrConfigSection){ path, "", object }, &dir->t5, error);
 }
 
 static gboolean
 read_clip(OsrModelDir *dir, const char *path, GError **error)
 {
-  g_autoptr(JsonObject) object = osr_config_read_file(path, error);
+  g_autoptr(OsrCheckpoint) weights = NULL;
+  g_autoptr(JsonObject) object = NULL;
 
+  if (!path) {
+    weights = osr_part_open(OSR_PART_CLIP, dir->clip_weights, error);
+    return weights && osr_infer_clip(weights, NULL, &dir->clip, error);
+  }
+  object = osr_config_read_file(path, error);
   return object && osr_config_read_clip(&(OsrConfigSection){ path, "", object }, &dir->clip, error);
 }
 
@@ -229,211 +263,6 @@ check_parts(const OsrModelDir *dir, const char *file, GError **error)
   return TRUE;
 }
 
-static gboolean open_own_image(OsrModelDir *dir, const OsrConfigSection *root,
-                               const OsrConfigSection *image, GError **error);
-
-static gboolean
-open_own(OsrModelDir *dir, const char *config_path, JsonObject *object, GError **error)
-{
-  static const char *const known[] = { "family", "name",     "mmdit", "vae", "t5",
-                                       "clip",   "sampling", "image", NULL };
-  const OsrConfigSection root = { config_path, "", object };
-
-  const char *family = osr_config_read_string(&root, "family", NULL, error);
-  if (family == NULL)
-    return FALSE;
-  if (g_str_equal(family, IMAGE_FAMILY))
-    return open_own_image(dir, &root, &root, error);
-  if (!g_str_equal(family, FAMILY)) {
-    g_set_error(error, OSR_ERROR, OSR_ERROR_UNSUPPORTED,
-                "%s: family: \"%s\" is not known, \"" FAMILY "\" and \"" IMAGE_FAMILY "\" are",
-                config_path, family);
-    return FALSE;
-  }
-  const char *name = osr_config_read_string(&root, "name", dir->name, error);
-  if (name == NULL || !read_mmdit(dir, &root, error) || !read_vae(dir, &root, error))
-    return FALSE;
-  g_autofree char *t5 = read_text_model(dir, &root, "t5", "t5.", t5_max_length_field, error);
-  if (t5 == NULL)
-    return FALSE;
-  g_autofree char *clip =
-      read_text_model(dir, &root, "clip", "clip.", clip_max_length_field, error);
-  if (clip == NULL || !read_sampling(dir, &root, error))
-    return FALSE;
-  osr_config_log_unknown(&root, NULL, 0, known);
-
-  g_autofree char *new_name = g_strdup(name);
-  g_free(dir->name);
-  dir->name = g_steal_pointer(&new_name);
-  set_t5_folder(dir, t5);
-  set_clip_folder(dir, clip);
-  g_autofree char *t5_config = g_build_filename(t5, "config.json", NULL);
-  g_autofree char *clip_config = g_build_filename(clip, "config.json", NULL);
-  return check_files(dir, t5_config, clip_config, error) && read_t5(dir, t5_config, error) &&
-         read_clip(dir, clip_config, error) && check_parts(dir, config_path, error);
-}
-
-/* The download of hpcai-tech/Open-Sora-v2 */
-
-#define HUB_MMDIT "Open_Sora_v2.safetensors"
-#define HUB_VAE "hunyuan_vae.safetensors"
-#define HUB_T5 "google/t5-v1_1-xxl"
-#define HUB_CLIP "openai/clip-vit-large-patch14"
-#define HUB_FLUX "flux1-dev.safetensors"
-#define HUB_FLUX_AE "flux1-dev-ae.safetensors"
-/* The same file as its authors name it. */
-#define FLUX_AE "ae.safetensors"
-
-/* Dimensions of tensors. The first failure sticks, and later ones read as 1. */
-typedef struct {
-  OsrCheckpoint *checkpoint;
-  GError *error;
-} Shapes;
-
-static guint
-shape_dim(Shapes *shapes, guint axis, const char *name)
-{
-  if (shapes->error)
-    return 1;
-  const OsrCheckpointEntry *entry = osr_checkpoint_lookup(shapes->checkpoint, name);
-  const char *path = osr_checkpoint_get_path(shapes->checkpoint);
-  if (entry == NULL)
-    g_set_error(&shapes->error, OSR_ERROR, OSR_ERROR_NOT_FOUND, "%s: tensor %s is missing", path,
-                name);
-  else if (axis >= entry->n_dims || entry->dims[axis] < 1 || entry->dims[axis] > 1 << 20)
-    g_set_error(&shapes->error, OSR_ERROR, OSR_ERROR_SHAPE, "%s: tensor %s has no usable size %u",
-                path, name, axis);
-  else
-    return (guint) entry->dims[axis];
-  return 1;
-}
-
-static gboolean
-has_tensor(const Shapes *shapes, const char *name)
-{
-  return osr_checkpoint_lookup(shapes->checkpoint, name) != NULL;
-}
-
-/* How many tensors there are named @prefix, a number from 0 on, @suffix. */
-static guint
-count_tensors(const Shapes *shapes, const char *prefix, const char *suffix)
-{
-  for (guint n = 0;; n++) {
-    g_autofree char *name = g_strdup_printf("%s%u%s", prefix, n, suffix);
-    if (!has_tensor(shapes, name))
-      return n;
-  }
-}
-
-static gboolean
-infer_mmdit(OsrMmditConfig *c, const char *path, GError **error)
-{
-  g_autoptr(OsrCheckpoint) checkpoint = osr_checkpoint_open(path, error);
-  if (checkpoint == NULL)
-    return FALSE;
-
-  Shapes s = { checkpoint, NULL };
-  GError *reason = NULL;
-  const guint head_dim = shape_dim(&s, 0, "double_blocks.0.img_attn.norm.query_norm.scale");
-  const guint mlp = shape_dim(&s, 0, "double_blocks.0.img_mlp.0.weight");
-  *c = (OsrMmditConfig){
-    .in_channels = shape_dim(&s, 1, "img_in.weight"),
-    .vec_in_dim = shape_dim(&s, 1, "vector_in.in_layer.weight"),
-    .context_in_dim = shape_dim(&s, 1, "txt_in.weight"),
-    .hidden_size = shape_dim(&s, 0, "img_in.weight"),
-    .depth = count_tensors(&s, "double_blocks.", ".img_attn.proj.weight"),
-    .depth_single_blocks = count_tensors(&s, "single_blocks.", ".linear2.weight"),
-    .theta = 10000,
-    .axes_dim = { 16, 56, 56 },
-    .qkv_bias = has_tensor(&s, "double_blocks.0.img_attn.qkv.bias") ||
-                has_tensor(&s, "double_blocks.0.img_attn.q_proj.bias"),
-    .guidance_embed = has_tensor(&s, "guidance_in.in_layer.weight"),
-    .cond_embed = has_tensor(&s, "cond_in.weight"),
-    .fused_qkv = has_tensor(&s, "double_blocks.0.img_attn.qkv.weight"),
-    .use_liger_rope = TRUE,
-    .patch_size = 2,
-  };
-  c->num_heads = MAX(c->hidden_size / head_dim, 1);
-  c->mlp_ratio = (double) mlp / c->hidden_size;
-  if (s.error) {
-    g_propagate_error(error, s.error);
-    return FALSE;
-  }
-  return osr_mmdit_config_check(c, &reason) || osr_config_fail_check(path, reason, error);
-}
-
-static gboolean
-infer_vae(OsrVaeConfig *c, const char *path, GError **error)
-{
-  g_autoptr(OsrCheckpoint) checkpoint = osr_checkpoint_open(path, error);
-  if (checkpoint == NULL)
-    return FALSE;
-
-  Shapes s = { checkpoint, NULL };
-  GError *reason = NULL;
-  *c = osr_config_hunyuan_vae;
-  c->in_channels = shape_dim(&s, 1, "encoder.conv_in.conv.weight");
-  c->out_channels = shape_dim(&s, 0, "decoder.conv_out.conv.weight");
-  c->latent_channels = shape_dim(&s, 1, "decoder.conv_in.conv.weight");
-  c->layers_per_block = count_tensors(&s, "encoder.down_blocks.0.resnets.", ".conv1.conv.weight");
-  c->mid_block_add_attention = has_tensor(&s, "encoder.mid_block.attentions.0.to_q.weight");
-  c->n_blocks = MIN(count_tensors(&s, "encoder.down_blocks.", ".resnets.0.conv1.conv.weight"),
-                    OSR_VAE_MAX_BLOCKS);
-  for (guint i = 0; i < c->n_blocks; i++) {
-    g_autofree char *name =
-        g_strdup_printf("encoder.down_blocks.%u.resnets.0.conv1.conv.weight", i);
-    c->block_out_channels[i] = shape_dim(&s, 0, name);
-  }
-  if (s.error) {
-    g_propagate_error(error, s.error);
-    return FALSE;
-  }
-  return osr_vae_config_check(c, &reason) || osr_config_fail_check(path, reason, error);
-}
-
-static gboolean
-is_hub_folder(const char *path)
-{
-  static const char *const parts[] = { HUB_MMDIT, HUB_VAE, HUB_T5, HUB_CLIP };
-
-  for (guint i = 0; i < G_N_ELEMENTS(parts); i++) {
-    g_autofree char *part = g_build_filename(path, parts[i], NULL);
-    if (g_file_test(part, G_FILE_TEST_EXISTS))
-      return TRUE;
-  }
-  return FALSE;
-}
-
-/* Of nothing else, that is. */
-static gboolean
-is_image_folder(const char *path)
-{
-  g_autofree char *flux = g_build_filename(path, HUB_FLUX, NULL);
-
-  return is_file(flux);
-}
-
-static gboolean
-open_hub(OsrModelDir *dir, GError **error)
-{
-  g_autofree char *t5 = g_build_filename(dir->path, HUB_T5, NULL);
-  g_autofree char *clip = g_build_filename(dir->path, HUB_CLIP, NULL);
-  g_autofree char *t5_config = g_build_filename(t5, "config.json", NULL);
-  g_autofree char *clip_config = g_build_filename(clip, "config.json", NULL);
-
-  dir->mmdit_path = g_build_filename(dir->path, HUB_MMDIT, NULL);
-  dir->vae_path = g_build_filename(dir->path, HUB_VAE, NULL);
-  set_t5_folder(dir, t5);
-  set_clip_folder(dir, clip);
-  return check_files(dir, t5_config, clip_config, error) &&
-         infer_mmdit(&dir->mmdit, dir->mmdit_path, error) &&
-         infer_vae(&dir->vae, dir->vae_path, error) && read_t5(dir, t5_config, error) &&
-         read_clip(dir, clip_config, error) && check_parts(dir, dir->path, error);
-}
-
-/* A model of pictures: FLUX.1-dev */
-
-/* What upstream makes first frames with. */
 static const OsrSamplingParams image_sampling = {
   .width = 1024,
   .height = 576,
@@ -446,167 +275,97 @@ static const OsrSamplingParams image_sampling = {
   .use_graphs = TRUE,
 };
 
-static gboolean
-infer_ae(OsrVaeConfig *c, const char *path, GError **error)
+/* What upstream makes first frames with. */
+static void
+set_image_defaults(OsrModelDir *dir, Layout *layout)
 {
-  g_autoptr(OsrCheckpoint) checkpoint = osr_checkpoint_open(path, error);
-  if (checkpoint == NULL)
-    return FALSE;
-
-  Shapes s = { checkpoint, NULL };
-  GError *reason = NULL;
-  *c = osr_config_flux_ae;
-  c->in_channels = shape_dim(&s, 1, "encoder.conv_in.weight");
-  c->out_channels = shape_dim(&s, 0, "decoder.conv_out.weight");
-  c->latent_channels = shape_dim(&s, 1, "decoder.conv_in.weight");
-  c->layers_per_block = count_tensors(&s, "encoder.down.0.block.", ".conv1.weight");
-  c->n_blocks =
-      MIN(count_tensors(&s, "encoder.down.", ".block.0.conv1.weight"), OSR_VAE_MAX_BLOCKS);
-  c->spatial_compression_ratio = 1u << (MAX(c->n_blocks, 1) - 1);
-  for (guint i = 0; i < c->n_blocks; i++) {
-    g_autofree char *name = g_strdup_printf("encoder.down.%u.block.0.conv1.weight", i);
-    c->block_out_channels[i] = shape_dim(&s, 0, name);
-  }
-  if (s.error) {
-    g_propagate_error(error, s.error);
-    return FALSE;
-  }
-  return osr_vae_config_check(c, &reason) || osr_config_fail_check(path, reason, error);
+  replace(&dir->family, g_strdup(IMAGE_FAMILY));
+  dir->sampling = image_sampling;
+  layout->image = TRUE;
 }
 
-/* The text encoders, where they are in the folder; else only what they have to give is known. */
+/* The folders of the text encoders, of which a model of pictures may have none. */
 static gboolean
-read_image_text(OsrModelDir *dir, const char *t5, const char *clip, GError **error)
+read_text_folders(OsrModelDir *dir, const OsrConfigSection *root, Layout *layout, GError **error)
 {
-  g_autofree char *t5_config = g_build_filename(t5, "config.json", NULL);
-  g_autofree char *clip_config = g_build_filename(clip, "config.json", NULL);
+  const gboolean any = !layout->image;
+  g_autofree char *t5 = NULL, *clip = NULL;
 
+  if (any || json_object_has_member(root->object, "t5"))
+    t5 = read_text_model(dir, root, "t5", "t5.", t5_max_length_field, error);
+  else
+    t5 = g_build_filename(dir->path, "t5", NULL);
+  if (t5 == NULL)
+    return FALSE;
+  if (any || json_object_has_member(root->object, "clip"))
+    clip = read_text_model(dir, root, "clip", "clip.", clip_max_length_field, error);
+  else
+    clip = g_build_filename(dir->path, "clip", NULL);
+  if (clip == NULL)
+    return FALSE;
   set_t5_folder(dir, t5);
   set_clip_folder(dir, clip);
-  if (is_file(t5_config) || is_file(clip_config))
-    return check_files(dir, t5_config, clip_config, error) && read_t5(dir, t5_config, error) &&
-           read_clip(dir, clip_config, error);
-  if (!is_file(dir->mmdit_path) || !is_file(dir->vae_path)) {
-    g_set_error(error, OSR_ERROR, OSR_ERROR_NOT_FOUND, "Model folder %s: missing %s", dir->path,
-                (is_file(dir->mmdit_path) ? dir->vae_path : dir->mmdit_path) + strlen(dir->path) +
-                    1);
+  layout->t5_config = g_build_filename(t5, "config.json", NULL);
+  layout->clip_config = g_build_filename(clip, "config.json", NULL);
+  return TRUE;
+}
+
+/* Name and text encoders are in @root, the rest in @section: the section "image" or @root
+ * itself. */
+static gboolean
+read_own_parts(OsrModelDir *dir, const OsrConfigSection *root, const OsrConfigSection *section,
+               Layout *layout, GError **error)
+{
+  const char *name = osr_config_read_string(root, "name", dir->name, error);
+  g_autofree char *new_name = g_strdup(name);
+
+  if (name == NULL || !read_mmdit(dir, section, error) || !read_vae(dir, section, error) ||
+      !read_text_folders(dir, root, layout, error) || !read_sampling(dir, section, error))
     return FALSE;
-  }
-  dir->t5.d_model = dir->mmdit.context_in_dim;
-  dir->clip.hidden_size = dir->mmdit.vec_in_dim;
-  dir->clip.max_position_embeddings = dir->clip_max_length;
+  replace(&dir->name, g_steal_pointer(&new_name));
+  replace(&layout->config, g_strdup(section->file));
+  layout->own = TRUE;
   return TRUE;
 }
 
 static gboolean
-check_image(const OsrModelDir *dir, const char *file, GError **error)
+read_own(OsrModelDir *dir, const char *config_path, JsonObject *object, Layout *layout,
+         GError **error)
 {
-  if (!osr_mmdit_config_is_distilled(&dir->mmdit) || dir->vae.type != OSR_VAE_FLUX) {
+  static const char *const known[] = { "family", "name",     "mmdit", "vae", "t5",
+                                       "clip",   "sampling", "image", NULL };
+  const OsrConfigSection root = { config_path, "", object };
+  const char *family = osr_config_read_string(&root, "family", NULL, error);
+
+  if (family == NULL)
+    return FALSE;
+  if (g_str_equal(family, IMAGE_FAMILY)) {
+    set_image_defaults(dir, layout);
+  } else if (!g_str_equal(family, FAMILY)) {
     g_set_error(error, OSR_ERROR, OSR_ERROR_UNSUPPORTED,
-                "%s: a model of pictures is one like FLUX.1-dev: with guidance as an input "
-                "(guidance_in), without references (cond_in), with an autoencoder_2d",
-                file);
+                "%s: family: \"%s\" is not known, \"" FAMILY "\" and \"" IMAGE_FAMILY "\" are",
+                config_path, family);
     return FALSE;
   }
-  return check_parts(dir, file, error);
+  osr_config_log_unknown(&root, NULL, 0, known);
+  return read_own_parts(dir, &root, &root, layout, error);
 }
 
-static void
-set_image_defaults(OsrModelDir *dir)
-{
-  g_free(dir->family);
-  dir->family = g_strdup(IMAGE_FAMILY);
-  dir->sampling = image_sampling;
-}
-
-/* The text encoders are in @root, the rest in @image: the section "image" or @root itself. */
+/* The model of pictures beside one of video. */
 static gboolean
-open_own_image(OsrModelDir *dir, const OsrConfigSection *root, const OsrConfigSection *image,
+read_own_image(OsrModelDir *dir, const char *config_path, JsonObject *object, Layout *layout,
                GError **error)
 {
-  const char *name = osr_config_read_string(root, "name", dir->name, error);
-  g_autofree char *t5 = NULL, *clip = NULL;
-
-  if (name == NULL)
-    return FALSE;
-  char *new_name = g_strdup(name);
-  g_free(dir->name);
-  dir->name = new_name;
-  set_image_defaults(dir);
-  if (!read_mmdit(dir, image, error) || !read_vae(dir, image, error) ||
-      !read_sampling(dir, image, error))
-    return FALSE;
-  if (json_object_has_member(root->object, "t5")) {
-    t5 = read_text_model(dir, root, "t5", "t5.", t5_max_length_field, error);
-    if (t5 == NULL)
-      return FALSE;
-  }
-  if (json_object_has_member(root->object, "clip")) {
-    clip = read_text_model(dir, root, "clip", "clip.", clip_max_length_field, error);
-    if (clip == NULL)
-      return FALSE;
-  }
-  if (t5 == NULL)
-    t5 = g_build_filename(dir->path, "t5", NULL);
-  if (clip == NULL)
-    clip = g_build_filename(dir->path, "clip", NULL);
-  return read_image_text(dir, t5, clip, error) && check_image(dir, image->file, error);
-}
-
-static gboolean
-open_hub_image(OsrModelDir *dir, GError **error)
-{
-  g_autofree char *t5 = g_build_filename(dir->path, HUB_T5, NULL);
-  g_autofree char *clip = g_build_filename(dir->path, HUB_CLIP, NULL);
-
-  set_image_defaults(dir);
-  dir->mmdit_path = g_build_filename(dir->path, HUB_FLUX, NULL);
-  dir->vae_path = g_build_filename(dir->path, HUB_FLUX_AE, NULL);
-  if (!is_file(dir->vae_path)) {
-    g_autofree char *other = g_build_filename(dir->path, FLUX_AE, NULL);
-    if (is_file(other)) {
-      g_free(dir->vae_path);
-      dir->vae_path = g_steal_pointer(&other);
-    }
-  }
-  if (!is_file(dir->mmdit_path) || !is_file(dir->vae_path)) {
-    g_set_error(error, OSR_ERROR, OSR_ERROR_NOT_FOUND,
-                "Model folder %s: no model of pictures in it: missing %s", dir->path,
-                is_file(dir->mmdit_path) ? HUB_FLUX_AE : HUB_FLUX);
-    return FALSE;
-  }
-  if (!infer_mmdit(&dir->mmdit, dir->mmdit_path, error) ||
-      !infer_ae(&dir->vae, dir->vae_path, error))
-    return FALSE;
-  dir->mmdit.use_liger_rope = FALSE;
-  return read_image_text(dir, t5, clip, error) && check_image(dir, dir->path, error);
-}
-
-/* "image:" was before the folder's name. */
-static gboolean
-fill_image(OsrModelDir *dir, GError **error)
-{
-  g_autofree char *config_path = g_build_filename(dir->path, "config.json", NULL);
-  g_autoptr(JsonObject) config = NULL;
-
-  if (is_file(config_path)) {
-    config = osr_config_read_file(config_path, error);
-    if (config == NULL)
-      return FALSE;
-  }
-  if (config == NULL || !json_object_has_member(config, "family"))
-    return open_hub_image(dir, error);
-
-  const OsrConfigSection root = { config_path, "", config };
+  const OsrConfigSection root = { config_path, "", object };
   const char *family = osr_config_read_string(&root, "family", NULL, error);
+  g_autofree char *file = g_strconcat(config_path, ": image", NULL);
+  OsrConfigSection image;
+
   if (family == NULL)
     return FALSE;
   if (g_str_equal(family, IMAGE_FAMILY))
-    return open_own(dir, config_path, config, error);
-
-  OsrConfigSection image;
-  g_autofree char *file = g_strconcat(config_path, ": image", NULL);
-  if (!json_object_has_member(config, "image")) {
+    return read_own(dir, config_path, object, layout, error);
+  if (!json_object_has_member(object, "image")) {
     g_set_error(error, OSR_ERROR, OSR_ERROR_NOT_FOUND,
                 "Model folder %s: no model of pictures in it: config.json has no section \"image\"",
                 dir->path);
@@ -615,7 +374,227 @@ fill_image(OsrModelDir *dir, GError **error)
   if (!osr_config_open(&root, "image", "", &image, error))
     return FALSE;
   image.file = file;
-  return open_own_image(dir, &root, &image, error);
+  set_image_defaults(dir, layout);
+  return read_own_parts(dir, &root, &image, layout, error);
+}
+
+/* The download of hpcai-tech/Open-Sora-v2 */
+
+#define HUB_MMDIT "Open_Sora_v2"
+#define HUB_VAE "hunyuan_vae"
+#define HUB_T5 "google/t5-v1_1-xxl"
+#define HUB_CLIP "openai/clip-vit-large-patch14"
+#define HUB_FLUX "flux1-dev"
+#define HUB_FLUX_AE "flux1-dev-ae"
+
+static char *
+find_named(const OsrModelDir *dir, const char *name)
+{
+  return osr_find_weights(dir->path, (const char *const[]){ name, NULL });
+}
+
+static gboolean
+is_hub_folder(const OsrModelDir *dir)
+{
+  static const char *const folders[] = { HUB_T5, HUB_CLIP };
+  g_autofree char *mmdit = find_named(dir, HUB_MMDIT), *vae = find_named(dir, HUB_VAE);
+
+  for (guint i = 0; i < G_N_ELEMENTS(folders); i++) {
+    g_autofree char *folder = g_build_filename(dir->path, folders[i], NULL);
+
+    if (g_file_test(folder, G_FILE_TEST_IS_DIR))
+      return TRUE;
+  }
+  return is_file(mmdit) || is_file(vae);
+}
+
+static const char *const flux_ae_names[] = { HUB_FLUX_AE, "ae", NULL };
+
+/* Of nothing else, that is. */
+static gboolean
+is_image_folder(const OsrModelDir *dir)
+{
+  g_autofree char *flux = find_named(dir, HUB_FLUX);
+
+  return is_file(flux);
+}
+
+static void
+read_hub_text(OsrModelDir *dir, Layout *layout)
+{
+  g_autofree char *t5 = g_build_filename(dir->path, HUB_T5, NULL);
+  g_autofree char *clip = g_build_filename(dir->path, HUB_CLIP, NULL);
+
+  set_t5_folder(dir, t5);
+  set_clip_folder(dir, clip);
+  layout->t5_config = g_build_filename(t5, "config.json", NULL);
+  layout->clip_config = g_build_filename(clip, "config.json", NULL);
+}
+
+static void
+read_hub(OsrModelDir *dir, Layout *layout)
+{
+  dir->mmdit_path = find_named(dir, HUB_MMDIT);
+  dir->vae_path = find_named(dir, HUB_VAE);
+  read_hub_text(dir, layout);
+}
+
+static gboolean
+read_hub_image(OsrModelDir *dir, const OsrModelParts *parts, Layout *layout, GError **error)
+{
+  set_image_defaults(dir, layout);
+  dir->mmdit_path = find_named(dir, HUB_FLUX);
+  dir->vae_path = osr_find_weights(dir->path, flux_ae_names);
+  read_hub_text(dir, layout);
+  if ((parts->mmdit || is_file(dir->mmdit_path)) && (parts->vae || is_file(dir->vae_path)))
+    return TRUE;
+  g_set_error(error, OSR_ERROR, OSR_ERROR_NOT_FOUND,
+              "Model folder %s: no model of pictures in it: missing %s.safetensors", dir->path,
+              parts->mmdit || is_file(dir->mmdit_path) ? HUB_FLUX_AE : HUB_FLUX);
+  return FALSE;
+}
+
+static gboolean
+infer_mmdit(OsrModelDir *dir, const OsrMmditConfig *base, OsrPart part, GError **error)
+{
+  g_autoptr(OsrCheckpoint) weights = osr_part_open(part, dir->mmdit_path, error);
+
+  return weights && osr_infer_mmdit(weights, base, &dir->mmdit, error);
+}
+
+static gboolean
+infer_vae(OsrModelDir *dir, const OsrVaeConfig *base, gboolean image, GError **error)
+{
+  g_autoptr(OsrCheckpoint) weights =
+      osr_part_open(image ? OSR_PART_FLUX_AE : OSR_PART_VAE, dir->vae_path, error);
+
+  if (weights == NULL)
+    return FALSE;
+  return image ? osr_infer_flux_ae(weights, &dir->vae, error)
+               : osr_infer_vae(weights, base, &dir->vae, error);
+}
+
+/* FLUX.1 is taken by name and shape, each part for itself. Whoever does without it is not
+ * bothered by one that is broken. */
+static void
+find_flux(OsrModelDir *dir)
+{
+  g_autofree char *path = find_named(dir, HUB_FLUX);
+  g_autofree char *ae_path = osr_find_weights(dir->path, flux_ae_names);
+  g_autoptr(OsrCheckpoint) flux = NULL, ae = NULL;
+  g_autoptr(GError) problem = NULL, ae_problem = NULL;
+
+  if (is_file(path) && (flux = osr_part_open(OSR_PART_FLUX, path, &problem)) &&
+      osr_infer_mmdit(flux, NULL, &dir->flux, &problem))
+    dir->flux_path = g_steal_pointer(&path);
+  if (is_file(ae_path) && (ae = osr_part_open(OSR_PART_FLUX_AE, ae_path, &ae_problem)) &&
+      osr_infer_flux_ae(ae, &dir->flux_ae, &ae_problem))
+    dir->flux_ae_path = g_steal_pointer(&ae_path);
+  if (problem || ae_problem)
+    dir->flux_problem = g_strdup((problem ? problem : ae_problem)->message);
+}
+
+/* Parts from somewhere else */
+
+static gboolean
+place_text(const char *what, const char *place, char **weights, char **config, GError **error)
+{
+  g_autofree char *folder = NULL, *beside = NULL;
+  char *found = osr_find_part(what, place, text_names, error);
+
+  if (!found)
+    return FALSE;
+  folder = g_path_get_dirname(found);
+  beside = g_build_filename(folder, "config.json", NULL);
+  replace(weights, found);
+  replace(config, is_file(beside) ? g_steal_pointer(&beside) : NULL);
+  return TRUE;
+}
+
+/* A file beside the weights takes the place of the folder's. */
+static void
+place_beside(const char *weights, const char *name, char **path)
+{
+  g_autofree char *folder = g_path_get_dirname(weights);
+  g_autofree char *beside = g_build_filename(folder, name, NULL);
+
+  if (!*path || is_file(beside))
+    replace(path, g_steal_pointer(&beside));
+}
+
+static gboolean
+place_parts(OsrModelDir *dir, const OsrModelParts *parts, Layout *layout, GError **error)
+{
+  static const char *const mmdit_names[] = { HUB_MMDIT, "mmdit",         "diffusion_pytorch_model",
+                                             "model",   "pytorch_model", NULL };
+  static const char *const vae_names[] = { HUB_VAE, "vae",           "diffusion_pytorch_model",
+                                           "model", "pytorch_model", NULL };
+
+  if (parts->mmdit) {
+    replace(&dir->mmdit_path, osr_find_part("mmdit", parts->mmdit, mmdit_names, error));
+    if (!dir->mmdit_path)
+      return FALSE;
+  }
+  if (parts->vae) {
+    replace(&dir->vae_path, osr_find_part("vae", parts->vae, vae_names, error));
+    if (!dir->vae_path)
+      return FALSE;
+  }
+  if (parts->t5) {
+    if (!place_text("t5", parts->t5, &dir->t5_weights, &layout->t5_config, error))
+      return FALSE;
+    place_beside(dir->t5_weights, "spiece.model", &dir->t5_vocab);
+  }
+  if (parts->clip) {
+    if (!place_text("clip", parts->clip, &dir->clip_weights, &layout->clip_config, error))
+      return FALSE;
+    place_beside(dir->clip_weights, "vocab.json", &dir->clip_vocab);
+    place_beside(dir->clip_weights, "merges.txt", &dir->clip_merges);
+  }
+  return TRUE;
+}
+
+/* What a model of pictures makes of texts that are encoded elsewhere. */
+static void
+expect_text(OsrModelDir *dir)
+{
+  dir->t5.d_model = dir->mmdit.context_in_dim;
+  dir->clip.hidden_size = dir->mmdit.vec_in_dim;
+  dir->clip.max_position_embeddings = dir->clip_max_length;
+}
+
+/* The configs of what only shapes tell: all parts of a download, and those from somewhere
+ * else. */
+static gboolean
+read_configs(OsrModelDir *dir, const OsrModelParts *parts, const Layout *layout, GError **error)
+{
+  const OsrMmditConfig mmdit = dir->mmdit;
+  const OsrVaeConfig vae = dir->vae;
+  const OsrPart denoiser = layout->image ? OSR_PART_FLUX : OSR_PART_MMDIT;
+
+  if ((!layout->own || parts->mmdit) &&
+      !infer_mmdit(dir, layout->own ? &mmdit : NULL, denoiser, error))
+    return FALSE;
+  if ((!layout->own || parts->vae) &&
+      !infer_vae(dir, layout->own ? &vae : NULL, layout->image, error))
+    return FALSE;
+  if (!has_text(layout)) {
+    expect_text(dir);
+    return TRUE;
+  }
+  return read_t5(dir, layout->t5_config, error) && read_clip(dir, layout->clip_config, error);
+}
+
+static gboolean
+check_image(const OsrModelDir *dir, const char *file, GError **error)
+{
+  if (osr_mmdit_config_is_distilled(&dir->mmdit) && dir->vae.type == OSR_VAE_FLUX)
+    return TRUE;
+  g_set_error(error, OSR_ERROR, OSR_ERROR_UNSUPPORTED,
+              "%s: a model of pictures is one like FLUX.1-dev: with guidance as an input "
+              "(guidance_in), without references (cond_in), with an autoencoder_2d",
+              file);
+  return FALSE;
 }
 
 /* Both */
@@ -634,47 +613,83 @@ osr_model_dir_default_path(void)
   return g_strdup(path != NULL && *path != '\0' ? path : OSR_TINY_MODEL_DIR);
 }
 
+/* What the folder says, before parts from somewhere else take their places. @image: its model
+ * of pictures is asked for. */
 static gboolean
-fill(OsrModelDir *dir, GError **error)
+read_folder(OsrModelDir *dir, gboolean image, const OsrModelParts *parts, Layout *layout,
+            GError **error)
 {
-  g_autofree char *config_path = g_build_filename(dir->path, "config.json", NULL);
+  g_autofree char *config_path = g_build_filename(dir->path, "config.json", NULL), *found = NULL;
+  g_autoptr(JsonObject) config = NULL;
+  gboolean own;
 
   if (!g_file_test(dir->path, G_FILE_TEST_IS_DIR)) {
-    g_set_error(error, OSR_ERROR, OSR_ERROR_NOT_FOUND, "Model folder %s: there is no such folder",
-                dir->path);
+    g_set_error(error, OSR_ERROR, OSR_ERROR_NOT_FOUND, "Model folder %s: %s", dir->path,
+                is_file(dir->path) ? "a file; the folder of a whole model is needed"
+                                   : "there is no such folder");
     return FALSE;
   }
-
-  const gboolean has_config = is_file(config_path);
-  g_autoptr(JsonObject) config = has_config ? osr_config_read_file(config_path, error) : NULL;
-  if (has_config && config == NULL)
-    return FALSE;
+  if (is_file(config_path)) {
+    config = osr_config_read_file(config_path, error);
+    if (config == NULL)
+      return FALSE;
+  }
   /* A config.json of somebody else's may lie beside a download. */
-  const gboolean own = config != NULL && json_object_has_member(config, "family");
-  if (!own && is_hub_folder(dir->path))
-    return open_hub(dir, error);
-  if (!own && is_image_folder(dir->path))
-    return open_hub_image(dir, error);
-  if (config != NULL)
-    return open_own(dir, config_path, config, error);
+  own = config != NULL && json_object_has_member(config, "family");
+  if (own && image)
+    return read_own_image(dir, config_path, config, layout, error);
+  if (!own && !image && is_hub_folder(dir)) {
+    read_hub(dir, layout);
+    return TRUE;
+  }
+  if (!own && (image || is_image_folder(dir)))
+    return read_hub_image(dir, parts, layout, error);
+  if (config != NULL && !osr_config_is_foreign(config))
+    return read_own(dir, config_path, config, layout, error);
+  found = osr_describe_folder(dir->path);
   g_set_error(
       error, OSR_ERROR, OSR_ERROR_NOT_FOUND,
-      "Model folder %s: missing config.json (or, for a download of Open-Sora 2.0, " HUB_MMDIT ")",
-      dir->path);
+      "Model folder %s: missing config.json%s (or, for a download of Open-Sora 2.0, " HUB_MMDIT
+      ".safetensors); %s",
+      dir->path, config ? " with a \"family\"" : "", found);
   return FALSE;
 }
 
-OsrModelDir *
-osr_model_dir_open(const char *path, GError **error)
+static gboolean
+fill(OsrModelDir *dir, gboolean folder, gboolean image, const OsrModelParts *parts, GError **error)
 {
-  g_autofree char *default_path = path ? NULL : osr_model_dir_default_path();
-  const char *folder = path ? path : default_path;
-  const gboolean image = g_str_has_prefix(folder, OSR_MODEL_DIR_IMAGE);
-  g_autoptr(OsrModelDir) dir = g_new0(OsrModelDir, 1);
+  g_auto(Layout) layout = { .config = g_strdup(dir->path) };
 
-  if (image)
-    folder += strlen(OSR_MODEL_DIR_IMAGE);
-  dir->path = g_canonicalize_filename(folder, NULL);
+  if (folder && !read_folder(dir, image, parts, &layout, error))
+    return FALSE;
+  if (!place_parts(dir, parts, &layout, error) || !check_files(dir, &layout, error) ||
+      !read_configs(dir, parts, &layout, error))
+    return FALSE;
+  if (layout.image)
+    return check_image(dir, layout.config, error) && check_parts(dir, layout.config, error);
+  if (folder && !layout.own)
+    find_flux(dir);
+  return check_parts(dir, layout.config, error);
+}
+
+OsrModelDir *
+osr_model_dir_open_with(const char *path, const OsrModelParts *parts, GError **error)
+{
+  static const OsrModelParts none = { NULL };
+  g_autofree char *default_path = path ? NULL : osr_model_dir_default_path();
+  const char *place = path ? path : default_path;
+  const gboolean image = g_str_has_prefix(place, OSR_MODEL_DIR_IMAGE);
+  g_autoptr(OsrModelDir) dir = g_new0(OsrModelDir, 1);
+  gboolean folder;
+
+  if (!parts)
+    parts = &none;
+  folder = path || !(parts->mmdit && parts->vae && parts->t5 && parts->clip);
+  if (!folder)
+    place = parts->mmdit;
+  else if (image)
+    place += strlen(OSR_MODEL_DIR_IMAGE);
+  dir->path = g_canonicalize_filename(place, NULL);
   dir->family = g_strdup(FAMILY);
   dir->name = g_path_get_basename(dir->path);
   dir->t5_max_length = 512;
@@ -682,7 +697,13 @@ osr_model_dir_open(const char *path, GError **error)
   dir->sampling = (OsrSamplingParams) OSR_SAMPLING_PARAMS_INIT;
   dir->fps = 24;
   dir->motion_score = 4;
-  return (image ? fill_image(dir, error) : fill(dir, error)) ? g_steal_pointer(&dir) : NULL;
+  return fill(dir, folder, image, parts, error) ? g_steal_pointer(&dir) : NULL;
+}
+
+OsrModelDir *
+osr_model_dir_open(const char *path, GError **error)
+{
+  return osr_model_dir_open_with(path, NULL, error);
 }
 
 void
@@ -700,5 +721,8 @@ osr_model_dir_free(OsrModelDir *dir)
   g_free(dir->clip_weights);
   g_free(dir->clip_vocab);
   g_free(dir->clip_merges);
+  g_free(dir->flux_path);
+  g_free(dir->flux_ae_path);
+  g_free(dir->flux_problem);
   g_free(dir);
 }

@@ -38,6 +38,8 @@ struct _OsrModel {
   gint ref_count;
   char *key;
   OsrModelDir *dir;
+  OsrLoras *loras; /* NULL: none */
+  gboolean check_weights;
   OsrDevice *device;
   OsrDType dtype;
   gboolean tf32;
@@ -57,10 +59,11 @@ static GHashTable *models; /* key -> OsrModel, without references */
 typedef gpointer (*LoadWeights)(OsrModel *model, OsrLoader *loader, GError **error);
 
 static gpointer
-load_weights(OsrModel *model, const char *path, LoadWeights load, GCancellable *cancellable,
+load_weights(OsrModel *model, OsrPart id, LoadWeights load, GCancellable *cancellable,
              GError **error)
 {
-  g_autoptr(OsrCheckpoint) checkpoint = osr_checkpoint_open(path, error);
+  const char *path = osr_model_dir_get_weights(model->dir, id);
+  g_autoptr(OsrCheckpoint) checkpoint = osr_model_dir_open_part(model->dir, id, error);
   gint64 start = g_get_monotonic_time();
   OsrLoader loader;
   gpointer part;
@@ -69,6 +72,8 @@ load_weights(OsrModel *model, const char *path, LoadWeights load, GCancellable *
     return NULL;
   osr_loader_init(&loader, checkpoint, model->device, model->dtype, cancellable);
   loader.tf32 = model->tf32;
+  loader.loras = id == OSR_PART_MMDIT ? model->loras : NULL;
+  loader.check_weights = model->check_weights;
   part = load(model, &loader, error);
   if (part)
     osr_debug("%s: %" G_GUINT64_FORMAT " parameters, %" G_GUINT64_FORMAT " bytes in %.2f s", path,
@@ -132,18 +137,18 @@ load_part(OsrModel *model, PartId id, GCancellable *cancellable, GError **error)
 
   switch (id) {
   case PART_MMDIT:
-    return load_weights(model, dir->mmdit_path, mmdit_weights, cancellable, error);
+    return load_weights(model, OSR_PART_MMDIT, mmdit_weights, cancellable, error);
   case PART_VAE_ENCODER:
-    return load_weights(model, dir->vae_path, vae_encoder_weights, cancellable, error);
+    return load_weights(model, OSR_PART_VAE, vae_encoder_weights, cancellable, error);
   case PART_VAE_DECODER:
-    return load_weights(model, dir->vae_path, vae_decoder_weights, cancellable, error);
+    return load_weights(model, OSR_PART_VAE, vae_decoder_weights, cancellable, error);
   case PART_T5:
-    return load_weights(model, dir->t5_weights, t5_weights, cancellable, error);
+    return load_weights(model, OSR_PART_T5, t5_weights, cancellable, error);
   case PART_T5_TOKENIZER:
     return check_vocab(osr_tokenizer_new_t5(dir->t5_vocab, error), dir->t5_vocab,
                        dir->t5.vocab_size, "T5", error);
   case PART_CLIP:
-    return load_weights(model, dir->clip_weights, clip_weights, cancellable, error);
+    return load_weights(model, OSR_PART_CLIP, clip_weights, cancellable, error);
   case PART_CLIP_TOKENIZER:
     return check_vocab(osr_tokenizer_new_clip(dir->clip_vocab, dir->clip_merges, error),
                        dir->clip_vocab, dir->clip.vocab_size, "CLIP", error);
@@ -360,6 +365,7 @@ model_free(OsrModel *model)
   g_queue_clear_full(&model->texts, (GDestroyNotify) text_free);
   free_parts(model);
   osr_model_dir_free(model->dir);
+  osr_loras_free(model->loras);
   osr_device_unref(model->device);
   g_mutex_clear(&model->lock);
   g_cond_clear(&model->loaded);
@@ -368,54 +374,124 @@ model_free(OsrModel *model)
 }
 
 static OsrModel *
-model_new(const char *path, const char *key, OsrDevice *device, OsrDType dtype, gboolean tf32,
-          GError **error)
+model_new(const OsrModelOptions *options, const char *path, const char *key, OsrDevice *device,
+          OsrDType dtype, GError **error)
 {
-  OsrModelDir *dir = osr_model_dir_open(path, error);
+  g_autoptr(OsrModelDir) dir = osr_model_dir_open_with(path, &options->parts, error);
+  g_autoptr(OsrLoras) loras = NULL;
   OsrModel *model;
 
   if (!dir)
     return NULL;
+  if (options->n_loras > 0 && !(loras = osr_loras_open(options->loras, options->n_loras, error)))
+    return NULL;
   model = g_new0(OsrModel, 1);
   model->ref_count = 1;
   model->key = g_strdup(key);
-  model->dir = dir;
+  model->dir = g_steal_pointer(&dir);
+  model->loras = g_steal_pointer(&loras);
+  model->check_weights = options->check_weights;
   model->device = osr_device_ref(device);
   model->dtype = dtype;
-  model->tf32 = tf32;
+  model->tf32 = options->tf32;
   g_mutex_init(&model->lock);
   g_cond_init(&model->loaded);
   g_queue_init(&model->texts);
   return model;
 }
 
-/* The same for every name of a folder. */
-static char *
-cache_key(const char *path, OsrDevice *device, OsrDType dtype, gboolean tf32)
+/* The same for every name of a file or folder. */
+static void
+append_place(GString *key, const char *path)
 {
-  const gboolean image = g_str_has_prefix(path, OSR_MODEL_DIR_IMAGE);
-  const char *folder = image ? path + strlen(OSR_MODEL_DIR_IMAGE) : path;
-  char *real = realpath(folder, NULL);
-  char *key = g_strconcat(osr_device_get_name(device), "\n", tf32 ? "TF32" : osr_dtype_name(dtype),
-                          "\n", image ? OSR_MODEL_DIR_IMAGE : "", real ? real : folder, NULL);
+  const gboolean image = path && g_str_has_prefix(path, OSR_MODEL_DIR_IMAGE);
+  const char *place = image ? path + strlen(OSR_MODEL_DIR_IMAGE) : path ? path : "";
+  char *real = realpath(place, NULL);
 
+  g_string_append_printf(key, "\n%s%s", image ? OSR_MODEL_DIR_IMAGE : "", real ? real : place);
   free(real);
-  return key;
 }
 
-static OsrModel *
-get_model(const char *path, OsrDevice *device, OsrDType dtype, gboolean tf32, GError **error)
+static char *
+cache_key(const OsrModelOptions *options, const char *path, OsrDevice *device, OsrDType dtype)
 {
-  g_autofree char *chosen = path ? g_strdup(path) : osr_model_dir_default_path();
-  g_autofree char *key = NULL;
-  OsrModel *model;
+  GString *key = g_string_new(osr_device_get_name(device));
 
+  g_string_append_printf(key, "\n%s\n%d", options->tf32 ? "TF32" : osr_dtype_name(dtype),
+                         options->check_weights);
+  append_place(key, path);
+  append_place(key, options->parts.mmdit);
+  append_place(key, options->parts.vae);
+  append_place(key, options->parts.t5);
+  append_place(key, options->parts.clip);
+  for (guint i = 0; i < options->n_loras; i++) {
+    append_place(key, options->loras[i].path);
+    g_string_append_printf(key, "\n%.17g", options->loras[i].weight);
+  }
+  return g_string_free(key, FALSE);
+}
+
+OsrModel *
+osr_model_get(const char *path, OsrDevice *device, GError **error)
+{
+  OsrModelOptions options = OSR_MODEL_OPTIONS_INIT;
+
+  options.path = path;
+  return osr_model_get_with(&options, device, error);
+}
+
+OsrModel *
+osr_model_get_as(const char *path, OsrDevice *device, OsrDType dtype, GError **error)
+{
+  OsrModelOptions options = OSR_MODEL_OPTIONS_INIT;
+
+  options.path = path;
+  options.dtype = (gint) dtype;
+  return osr_model_get_with(&options, device, error);
+}
+
+OsrModel *
+osr_model_get_tf32(const char *path, OsrDevice *device, GError **error)
+{
+  OsrModelOptions options = OSR_MODEL_OPTIONS_INIT;
+
+  options.path = path;
+  options.dtype = OSR_DTYPE_F32;
+  options.tf32 = TRUE;
+  return osr_model_get_with(&options, device, error);
+}
+
+/* The folder, by name: NULL where the parts make up a model of their own. */
+static char *
+choose_path(const OsrModelOptions *options)
+{
+  const OsrModelParts *parts = &options->parts;
+
+  if (options->path)
+    return g_strdup(options->path);
+  if (parts->mmdit && parts->vae && parts->t5 && parts->clip)
+    return NULL;
+  return osr_model_dir_default_path();
+}
+
+OsrModel *
+osr_model_get_with(const OsrModelOptions *options, OsrDevice *device, GError **error)
+{
+  g_autofree char *chosen = NULL, *key = NULL;
+  OsrModel *model;
+  OsrDType dtype;
+
+  g_return_val_if_fail(options != NULL && device != NULL, NULL);
+
+  dtype = options->dtype == OSR_MODEL_DTYPE_AUTO ? osr_device_get_dtype(device)
+                                                 : (OsrDType) options->dtype;
   if (!osr_device_supports_dtype(device, dtype)) {
     g_set_error(error, OSR_ERROR, OSR_ERROR_UNSUPPORTED, "%s does not compute in %s",
                 osr_device_get_name(device), osr_dtype_name(dtype));
     return NULL;
   }
-  key = cache_key(chosen, device, dtype, tf32);
+  chosen = choose_path(options);
+  key = cache_key(options, chosen, device, dtype);
   g_mutex_lock(&models_lock);
   if (!models)
     models = g_hash_table_new(g_str_hash, g_str_equal);
@@ -423,7 +499,7 @@ get_model(const char *path, OsrDevice *device, OsrDType dtype, gboolean tf32, GE
   if (model) {
     osr_model_ref(model);
   } else {
-    model = model_new(chosen, key, device, dtype, tf32, error);
+    model = model_new(options, chosen, key, device, dtype, error);
     if (model)
       g_hash_table_insert(models, model->key, model);
   }
@@ -431,28 +507,30 @@ get_model(const char *path, OsrDevice *device, OsrDType dtype, gboolean tf32, GE
   return model;
 }
 
-OsrModel *
-osr_model_get(const char *path, OsrDevice *device, GError **error)
+gboolean
+osr_model_check(OsrModel *model, GError **error)
 {
-  g_return_val_if_fail(device != NULL, NULL);
+  static const OsrPart parts[] = { OSR_PART_MMDIT, OSR_PART_VAE, OSR_PART_T5, OSR_PART_CLIP };
+  g_autoptr(GError) problems = NULL;
 
-  return get_model(path, device, osr_device_get_dtype(device), FALSE, error);
-}
+  for (guint i = 0; i < G_N_ELEMENTS(parts); i++) {
+    g_autoptr(GError) problem = NULL;
+    g_autoptr(OsrPartInfo) info = osr_model_dir_inspect(
+        model->dir, parts[i], parts[i] == OSR_PART_MMDIT ? model->loras : NULL, &problem);
 
-OsrModel *
-osr_model_get_as(const char *path, OsrDevice *device, OsrDType dtype, GError **error)
-{
-  g_return_val_if_fail(device != NULL, NULL);
-
-  return get_model(path, device, dtype, FALSE, error);
-}
-
-OsrModel *
-osr_model_get_tf32(const char *path, OsrDevice *device, GError **error)
-{
-  g_return_val_if_fail(device != NULL, NULL);
-
-  return get_model(path, device, OSR_DTYPE_F32, TRUE, error);
+    if (info)
+      osr_part_info_check(info, &problem);
+    if (problem && problems)
+      g_prefix_error(&problem, "%s\n", problems->message);
+    if (problem) {
+      g_clear_error(&problems);
+      problems = g_steal_pointer(&problem);
+    }
+  }
+  if (!problems)
+    return TRUE;
+  g_propagate_error(error, g_steal_pointer(&problems));
+  return FALSE;
 }
 
 OsrModel *

@@ -21,6 +21,37 @@ typedef struct _OsrModel OsrModel;
 #define OSR_TYPE_MODEL (osr_model_get_type())
 OSR_API GType osr_model_get_type(void);
 
+/**
+ * OsrModelOptions:
+ * @path: the model's folder, NULL: the tiny model, or none if all parts are given
+ * @parts: parts from somewhere else
+ * @loras: adapters to merge into the denoiser, in this order
+ * @check_weights: weights that are NaN or infinite are errors that name them; reads more slowly
+ * @dtype: an OsrDType to compute in, OSR_MODEL_DTYPE_AUTO: the device's own
+ * @tf32: with f32, the products of the text encoders may be rounded to TF32
+ *
+ * What a model is made from. Models are shared by those who ask for all the same.
+ */
+typedef struct {
+  const char *path;
+  OsrModelParts parts;
+  const OsrLoraSpec *loras;
+  guint n_loras;
+  gboolean check_weights;
+  gint dtype;
+  gboolean tf32;
+} OsrModelOptions;
+
+#define OSR_MODEL_DTYPE_AUTO -1
+#define OSR_MODEL_OPTIONS_INIT                                                                     \
+  {                                                                                                \
+    .dtype = OSR_MODEL_DTYPE_AUTO                                                                  \
+  }
+
+/* Reads configs only. What @options points to is copied. OSR_ERROR_UNSUPPORTED for a type that
+ * the device does not compute in. (transfer full) */
+OSR_API OsrModel *osr_model_get_with(const OsrModelOptions *options, OsrDevice *device,
+                                     GError **error);
 /* @path NULL: the tiny model. Reads configs only. The model computes in the device's type.
  * (transfer full) */
 OSR_API OsrModel *osr_model_get(const char *path, OsrDevice *device, GError **error);
@@ -35,6 +66,10 @@ OSR_API OsrModel *osr_model_ref(OsrModel *model);
 OSR_API void osr_model_unref(OsrModel *model);
 
 OSR_API const OsrModelDir *osr_model_get_dir(OsrModel *model);
+/* Compares names and shapes of all tensors that the four parts need with those in their files,
+ * and the adapters with both, without reading weights: what would fail minutes later fails now.
+ * All parts' problems are in one message. */
+OSR_API gboolean osr_model_check(OsrModel *model, GError **error);
 OSR_API OsrDevice *osr_model_get_device(OsrModel *model);
 OSR_API OsrDType osr_model_get_dtype(OsrModel *model);
 

@@ -44,7 +44,8 @@ static const Kind kinds[OSR_N_PARTS] = {
   [OSR_PART_FLUX] = { "flux", "a denoiser of FLUX.1", { "double_blocks.0.img_attn.qkv.weight" } },
   [OSR_PART_FLUX_AE] = { "flux-ae",
                          "the autoencoder of FLUX.1",
-                         { "decoder.mid.block_1.conv1.weight" } },
+                         { "encoder.down.0.block.0.conv1.weight",
+                           "decoder.mid.block_1.conv1.weight" } },
 };
 
 /* Tensors that tell what a file is, the most telling first. */
