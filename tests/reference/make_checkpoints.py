@@ -10,6 +10,7 @@ Nothing here is executed by the tests; `evil.pt` would run a program if it were 
 import collections
 import io
 import json
+import math
 import os
 import pathlib
 import sys
@@ -191,31 +192,41 @@ def write_adapter(folder, modules, config=None, binary=False, extra=None):
     (folder / "adapter_config.json").write_text(json.dumps(full, indent=1) + "\n")
 
 
+FUSED = {
+    "double_blocks.0.img_attn.qkv": pair(0, 3 * D, D, 2),
+    "double_blocks.0.img_attn.proj": pair(1, D, D, 2),
+    "single_blocks.0.linear1": pair(2, 3 * D + MLP, D, 2),
+    "txt_in": pair(3, D, 6, 2),
+}
+SPLIT = {
+    "double_blocks.0.txt_attn.q_proj": pair(4, D, D, 2),
+    "double_blocks.0.txt_attn.v_proj": pair(5, D, D, 2),
+    "single_blocks.0.k_proj": pair(6, D, D, 2),
+    "single_blocks.0.v_mlp": pair(7, D + MLP, D, 2),
+}
+PATTERNS = {
+    "double_blocks.0.img_attn.proj": pair(8, D, D, 4),
+    "double_blocks.0.txt_attn.proj": pair(9, D, D, 2),
+    "single_blocks.0.linear2": pair(10, D, D + MLP, 2),
+}
+# Folder, modules, alpha / r of a module.
+ADAPTERS = [
+    ("lora-fused", FUSED, lambda module, rank: 4 / 2),
+    ("lora-split", SPLIT, lambda module, rank: 4 / 2),
+    ("lora-patterns", PATTERNS,
+     lambda module, rank: (1 if module.endswith("linear2") else 4) / math.sqrt(rank)),
+]
+
+
 def make_lora(out):
-    fused = {
-        "double_blocks.0.img_attn.qkv": pair(0, 3 * D, D, 2),
-        "double_blocks.0.img_attn.proj": pair(1, D, D, 2),
-        "single_blocks.0.linear1": pair(2, 3 * D + MLP, D, 2),
-        "txt_in": pair(3, D, 6, 2),
-    }
-    split = {
-        "double_blocks.0.txt_attn.q_proj": pair(4, D, D, 2),
-        "double_blocks.0.txt_attn.v_proj": pair(5, D, D, 2),
-        "single_blocks.0.k_proj": pair(6, D, D, 2),
-        "single_blocks.0.v_mlp": pair(7, D + MLP, D, 2),
-    }
-    write_adapter(out / "lora-fused", fused)
-    write_adapter(out / "lora-split", split, binary=True)
+    write_adapter(out / "lora-fused", FUSED)
+    write_adapter(out / "lora-split", SPLIT, binary=True)
     write_adapter(
         out / "lora-patterns",
-        {
-            "double_blocks.0.img_attn.proj": pair(8, D, D, 4),
-            "double_blocks.0.txt_attn.proj": pair(9, D, D, 2),
-            "single_blocks.0.linear2": pair(10, D, D + MLP, 2),
-        },
+        PATTERNS,
         {
             "use_rslora": True,
-            "rank_pattern": {"img_attn.proj": 4},
+            "rank_pattern": {"0.img_attn.proj": 4},
             "alpha_pattern": {"^single_blocks.*linear2": 1},
         },
     )
@@ -231,11 +242,92 @@ def make_lora(out):
     )
 
 
+SPECS = [("lora-fused", 1.0), ("lora-split", 0.5), ("lora-patterns", -2.0)]
+
+
+def make_merged(out):
+    """A denoiser's linear layers, fused and split, and what the adapters in SPECS make of them."""
+    fused = {"txt_in.weight": counted([D, 6], 0), "single_blocks.0.linear2.weight": counted([D, D + MLP], 1)}
+    for stream in "img", "txt":
+        fused[f"double_blocks.0.{stream}_attn.qkv.weight"] = counted([3 * D, D], 2)
+        fused[f"double_blocks.0.{stream}_attn.proj.weight"] = counted([D, D], 3)
+    fused["single_blocks.0.linear1.weight"] = counted([3 * D + MLP, D], 4)
+    save_file(fused, out / "lora-base-fused.safetensors")
+    split = {}
+    for name, weight in fused.items():
+        if name.endswith("qkv.weight"):
+            names, rows = ["q_proj", "k_proj", "v_proj"], [D, D, D]
+        elif name.endswith("linear1.weight"):
+            names, rows = ["q_proj", "k_proj", "v_mlp"], [D, D, D + MLP]
+        else:
+            split[name] = weight
+            continue
+        stem = name.rsplit(".", 2)[0]
+        for part, tensor in zip(names, weight.split(rows)):
+            split[f"{stem}.{part}.weight"] = tensor.contiguous()
+    save_file(split, out / "lora-base-split.safetensors")
+    merged = {name: weight.double() for name, weight in fused.items()}
+
+    def add(module, delta):
+        stem, _, part = module.rpartition(".")
+        first = {"q_proj": 0, "k_proj": D, "v_proj": 2 * D, "v_mlp": 2 * D}.get(part)
+        if first is None:
+            merged[f"{module}.weight"] += delta
+            return
+        whole = "linear1" if stem.startswith("single") else "qkv"
+        merged[f"{stem}.{whole}.weight"][first : first + delta.shape[0]] += delta
+
+    for (folder, modules, scale), weight in zip(ADAPTERS, [w for _, w in SPECS]):
+        for module, tensors in modules.items():
+            a, b = tensors["lora_A"].double(), tensors["lora_B"].double()
+            add(module, weight * scale(module, a.shape[0]) * b @ a)
+    save_file({name: tensor.float() for name, tensor in merged.items()}, out / "lora-merged.safetensors")
+
+
+def make_text(out):
+    """T5 and CLIP as transformers saves them, whole and the part that we need, and their output."""
+    from transformers import CLIPConfig, CLIPModel, T5Config, T5ForConditionalGeneration
+
+    torch.manual_seed(1)
+    ids = torch.tensor([[5, 3, 17, 1, 0, 0]])
+    config = T5Config(vocab_size=24, d_model=16, d_kv=4, d_ff=12, num_layers=2, num_decoder_layers=1,
+                      num_heads=2, feed_forward_proj="gated-gelu", tie_word_embeddings=False)
+    t5 = T5ForConditionalGeneration(config).eval()
+    for parameter in t5.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    whole = t5.state_dict()
+    inner = {n[len("encoder."):]: t for n, t in whole.items() if n.startswith("encoder.")}
+    torch.save(whole, out / "t5-whole.bin")
+    save_file({n: t.clone() for n, t in whole.items() if not n.startswith(("decoder.", "lm_head."))
+               and n != "encoder.embed_tokens.weight"}, out / "t5-encoder.safetensors")
+    save_file({n: t.clone() for n, t in inner.items()}, out / "t5-bare.safetensors")
+    save_file({f"text_encoders.t5xxl.transformer.{n}": t.clone() for n, t in whole.items()
+               if n != "shared.weight"}, out / "t5-prefixed.safetensors")
+    with torch.no_grad():
+        hidden = t5.double().encoder(ids).last_hidden_state
+    text = dict(vocab_size=24, hidden_size=64, intermediate_size=20, num_hidden_layers=1,
+                num_attention_heads=1, max_position_embeddings=8, eos_token_id=2, bos_token_id=0)
+    vision = dict(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1,
+                  image_size=8, patch_size=8)
+    clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=4)).eval()
+    for parameter in clip.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    clip_ids = torch.tensor([[0, 7, 9, 23, 2, 2]])
+    with torch.no_grad():
+        pooled = clip.double().text_model(clip_ids).pooler_output
+    state = {n: t.half() for n, t in clip.state_dict().items()}
+    torch.save(state, out / "clip-whole.bin")
+    bare = {n[len("text_model."):]: t.clone() for n, t in state.items() if n.startswith("text_model.")}
+    save_file(bare, out / "clip-bare.safetensors")
+    save_file({"t5.ids": ids.int(), "t5.hidden": hidden.float(), "clip.ids": clip_ids.int(),
+               "clip.pooled": pooled.float()}, out / "text-golden.safetensors")
+
+
 def main():
     out = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else HERE.parent / "data" / "checkpoints"
     out.mkdir(parents=True, exist_ok=True)
     for make in (make_types, make_views, make_nested, make_refused, make_zip64, make_sharded,
-                 make_scaled, make_lora):
+                 make_scaled, make_lora, make_merged, make_text):
         make(out)
 
 
