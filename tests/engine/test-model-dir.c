@@ -635,6 +635,221 @@ test_hub_bad(Fixture *fixture, G_GNUC_UNUSED gconstpointer data)
                    "google/t5-v1_1-xxl/model.safetensors, google/t5-v1_1-xxl/spiece.model");
 }
 
+/* What a download has beside the parts: FLUX.1, taken by name and shape. */
+static const char flux_tensors[] = "img_in.weight 3072 64\n"
+                                   "vector_in.in_layer.weight 3072 768\n"
+                                   "guidance_in.in_layer.weight 3072 256\n"
+                                   "txt_in.weight 3072 4096\n"
+                                   "double_blocks.0.img_attn.qkv.weight 9216 3072\n"
+                                   "double_blocks.0.img_attn.qkv.bias 9216\n"
+                                   "double_blocks.0.img_attn.norm.query_norm.scale 128\n"
+                                   "double_blocks.0.img_attn.proj.weight 3072 3072\n"
+                                   "double_blocks.0.img_mlp.0.weight 12288 3072\n"
+                                   "single_blocks.0.linear2.weight 3072 15360\n";
+
+static const char flux_ae_tensors[] = "encoder.conv_in.weight 128 3 3 3\n"
+                                      "encoder.down.0.block.0.conv1.weight 128 128 3 3\n"
+                                      "encoder.down.0.block.1.conv1.weight 128 128 3 3\n"
+                                      "encoder.down.1.block.0.conv1.weight 256 128 3 3\n"
+                                      "encoder.down.2.block.0.conv1.weight 512 256 3 3\n"
+                                      "encoder.down.3.block.0.conv1.weight 512 512 3 3\n"
+                                      "encoder.mid.attn_1.q.weight 512 512 1 1\n"
+                                      "decoder.mid.block_1.conv1.weight 512 512 3 3\n"
+                                      "decoder.conv_in.weight 512 16 3 3\n"
+                                      "decoder.conv_out.weight 3 128 3 3\n";
+
+static void
+test_flux(Fixture *fixture, G_GNUC_UNUSED gconstpointer data)
+{
+  put_tensors(fixture, "flux1-dev.safetensors", flux_tensors);
+  put_tensors(fixture, "flux1-dev-ae.safetensors", flux_ae_tensors);
+  {
+    g_autoptr(OsrModelDir) dir = open_ok(fixture);
+
+    assert_in(fixture, dir->flux_path, "flux1-dev.safetensors");
+    assert_in(fixture, dir->flux_ae_path, "flux1-dev-ae.safetensors");
+    g_assert_null(dir->flux_problem);
+    g_assert_true(dir->flux.guidance_embed);
+    g_assert_true(dir->flux.fused_qkv);
+    g_assert_false(dir->flux.cond_embed);
+    g_assert_false(dir->flux.use_liger_rope);
+    g_assert_cmpuint(dir->flux_ae.latent_channels, ==, 16);
+    g_assert_cmpuint(dir->flux_ae.layers_per_block, ==, 2);
+    g_assert_cmpuint(dir->flux_ae.spatial_compression_ratio, ==, 8);
+    g_assert_cmpuint(dir->flux_ae.block_out_channels[3], ==, 512);
+  }
+  /* One that is something else is left out, and says why. */
+  put_tensors(fixture, "flux1-dev.safetensors", hub_vae_tensors);
+  g_autoptr(OsrModelDir) dir = open_ok(fixture);
+  g_assert_null(dir->flux_path);
+  g_assert_nonnull(dir->flux_ae_path);
+  g_assert_nonnull(strstr(dir->flux_problem, "not a denoiser of FLUX.1, but the autoencoder"));
+}
+
+static void
+move(const Fixture *fixture, const char *from, const char *to)
+{
+  g_autofree char *old = g_build_filename(fixture->path, from, NULL);
+  g_autofree char *new = g_build_filename(fixture->path, to, NULL);
+  g_autofree char *folder = g_path_get_dirname(new);
+
+  g_mkdir_with_parents(folder, 0700);
+  g_assert_cmpint(g_rename(old, new), ==, 0);
+}
+
+/* Other names and formats of the same. The weights of the text models are not read. */
+static void
+test_hub_formats(Fixture *fixture, G_GNUC_UNUSED gconstpointer data)
+{
+  move(fixture, "hunyuan_vae.safetensors", "hunyuan_vae.pth");
+  move(fixture, "openai/clip-vit-large-patch14/model.safetensors",
+       "openai/clip-vit-large-patch14/pytorch_model.bin");
+  move(fixture, "google/t5-v1_1-xxl/model.safetensors.index.json",
+       "google/t5-v1_1-xxl/pytorch_model.bin.index.json");
+  g_autoptr(OsrModelDir) dir = open_ok(fixture);
+  assert_in(fixture, dir->vae_path, "hunyuan_vae.pth");
+  assert_in(fixture, dir->clip_weights, "openai/clip-vit-large-patch14/pytorch_model.bin");
+  assert_in(fixture, dir->t5_weights, "google/t5-v1_1-xxl/pytorch_model.bin.index.json");
+}
+
+/* Every part from somewhere else, then all of them and no folder. */
+static void
+test_parts(Fixture *fixture, G_GNUC_UNUSED gconstpointer data)
+{
+  static const char *const moves[][2] = {
+    { "Open_Sora_v2.safetensors", "elsewhere/tuned/step-100.safetensors" },
+    { "hunyuan_vae.safetensors", "elsewhere/vae.safetensors" },
+    { "google", "elsewhere/google" },
+    { "openai", "elsewhere/openai" },
+  };
+  g_autofree char *mmdit = g_build_filename(fixture->path, "elsewhere", "tuned", NULL);
+  g_autofree char *vae = g_build_filename(fixture->path, moves[1][1], NULL);
+  g_autofree char *t5 = g_build_filename(fixture->path, moves[2][1], "t5-v1_1-xxl", NULL);
+  g_autofree char *clip =
+      g_build_filename(fixture->path, moves[3][1], "clip-vit-large-patch14", NULL);
+  const char *const places[] = { mmdit, vae, t5, clip };
+  const char *given[4] = { NULL };
+
+  for (guint i = 0; i < G_N_ELEMENTS(moves); i++) {
+    g_autoptr(GError) error = NULL;
+
+    move(fixture, moves[i][0], moves[i][1]);
+    /* The last one leaves nothing in the folder that it could be known by. */
+    assert_opens_not(fixture, OSR_ERROR_NOT_FOUND, "missing");
+    given[i] = places[i];
+    g_autoptr(OsrModelDir) dir =
+        osr_model_dir_open_with(i < 3 ? fixture->path : NULL,
+                                &(OsrModelParts){ given[0], given[1], given[2], given[3] }, &error);
+    g_assert_no_error(error);
+    assert_in(fixture, dir->mmdit_path, moves[0][1]);
+    g_assert_cmpuint(dir->mmdit.depth, ==, 19);
+    g_assert_cmpuint(dir->t5.d_model, ==, 4096);
+    g_assert_cmpuint(dir->clip.hidden_size, ==, 768);
+    if (i >= 2)
+      assert_in(fixture, dir->t5_vocab, "elsewhere/google/t5-v1_1-xxl/spiece.model");
+  }
+}
+
+/* What a file does not say is taken from the folder's own config. */
+static void
+test_parts_of_own(Fixture *fixture, G_GNUC_UNUSED gconstpointer data)
+{
+  g_autofree char *mmdit = g_build_filename(fixture->path, "tuned.safetensors", NULL);
+  g_autoptr(GError) error = NULL;
+
+  put_tensors(fixture, "tuned.safetensors",
+              "img_in.weight 96 64\nvector_in.in_layer.weight 96 48\ntxt_in.weight 96 64\n"
+              "cond_in.weight 96 68\ndouble_blocks.0.img_attn.q_proj.weight 96 96\n"
+              "double_blocks.0.img_attn.norm.query_norm.scale 32\n"
+              "double_blocks.0.img_mlp.0.weight 240 96\n"
+              "double_blocks.0.img_attn.proj.weight 96 96\n"
+              "single_blocks.0.linear2.weight 96 336\n");
+  g_autoptr(OsrModelDir) dir =
+      osr_model_dir_open_with(fixture->path, &(OsrModelParts){ .mmdit = mmdit }, &error);
+  g_assert_no_error(error);
+  assert_in(fixture, dir->mmdit_path, "tuned.safetensors");
+  g_assert_cmpuint(dir->mmdit.axes_dim[0], ==, 8);
+  g_assert_cmpuint(dir->mmdit.axes_dim[1], ==, 12);
+  g_assert_cmpuint(dir->mmdit.depth, ==, 1);
+  g_assert_cmpfloat(dir->mmdit.mlp_ratio, ==, 2.5);
+  g_assert_false(dir->mmdit.qkv_bias);
+  g_assert_cmpuint(dir->t5_max_length, ==, 40);
+}
+
+static void
+assert_part_not(const Fixture *fixture, const OsrModelParts *parts, gint code, const char *message)
+{
+  g_autoptr(GError) error = NULL;
+
+  g_assert_null(osr_model_dir_open_with(fixture->path, parts, &error));
+  g_assert_error(error, OSR_ERROR, code);
+  if (!strstr(error->message, message))
+    g_error("\"%s\" does not say \"%s\"", error->message, message);
+}
+
+static void
+test_parts_bad(Fixture *fixture, G_GNUC_UNUSED gconstpointer data)
+{
+  g_autofree char *folder = g_build_filename(fixture->path, "two", NULL);
+  g_autofree char *vae = g_build_filename(fixture->path, "hunyuan_vae.safetensors", NULL);
+
+  put(fixture, "two/a.safetensors", "");
+  put(fixture, "two/b.pt", "");
+  assert_part_not(fixture, &(OsrModelParts){ .mmdit = "/nowhere/x.safetensors" },
+                  OSR_ERROR_NOT_FOUND, "mmdit: /nowhere/x.safetensors: there is no such file");
+  assert_part_not(fixture, &(OsrModelParts){ .vae = folder }, OSR_ERROR_NOT_FOUND,
+                  "nor a single file of weights; the folder has a.safetensors, b.pt");
+  assert_part_not(fixture, &(OsrModelParts){ .mmdit = vae }, OSR_ERROR_INVALID_FILE,
+                  "not a denoiser of Open-Sora 2.0, but the autoencoder of Open-Sora 2.0");
+}
+
+/* Folders that people take for a model's. */
+static void
+test_wrong_folder(Fixture *fixture, G_GNUC_UNUSED gconstpointer data)
+{
+  g_autofree char *t5 = g_build_filename(fixture->path, "t5", NULL);
+  g_autofree char *file = g_build_filename(fixture->path, "config.json", NULL);
+  Fixture folder = { t5 };
+
+  assert_opens_not(&folder, OSR_ERROR_NOT_FOUND,
+                   "missing config.json with a \"family\" (or, for a download of Open-Sora 2.0, "
+                   "Open_Sora_v2.safetensors); this is one model of type 't5', and the folder has "
+                   "config.json, model.safetensors, spiece.model");
+  put(fixture, "t5/model_index.json", "{}");
+  assert_opens_not(&folder, OSR_ERROR_NOT_FOUND, "this is a pipeline of diffusers");
+  folder.path = file;
+  assert_opens_not(&folder, OSR_ERROR_NOT_FOUND, "a file; the folder of a whole model is needed");
+  g_unlink(file);
+  assert_opens_not(fixture, OSR_ERROR_NOT_FOUND, "the folder has clip/, mmdit.safetensors, t5/");
+}
+
+/* The shapes of a few tensors are right, the rest is not there. */
+static void
+test_inspect(Fixture *fixture, G_GNUC_UNUSED gconstpointer data)
+{
+  g_autofree char *more = g_strconcat(hub_vae_tensors, "encoder.strange.weight 3\n", NULL);
+  g_autoptr(OsrPartInfo) info = NULL;
+  g_autoptr(GError) error = NULL;
+
+  put_tensors(fixture, "hunyuan_vae.safetensors", more);
+  g_autoptr(OsrModelDir) dir = open_ok(fixture);
+  info = osr_model_dir_inspect(dir, OSR_PART_VAE, NULL, &error);
+  g_assert_no_error(error);
+  g_assert_cmpstr(info->format, ==, "safetensors");
+  g_assert_cmpuint(info->n_tensors, ==, 10);
+  g_assert_cmpuint(info->by_dtype[OSR_DTYPE_BF16], ==, info->n_parameters);
+  g_assert_cmpuint(info->n_bytes, ==, 2 * info->n_parameters);
+  g_assert_cmpuint(info->files->len, ==, 1);
+  g_assert_cmpuint(info->missing->len, >, 100);
+  g_assert_cmpuint(info->misfits->len, ==, 0);
+  g_assert_cmpuint(info->unused->len, ==, 1);
+  g_assert_cmpstr(g_ptr_array_index(info->unused, 0), ==, "encoder.strange.weight");
+  g_assert_false(osr_part_info_check(info, &error));
+  g_assert_error(error, OSR_ERROR, OSR_ERROR_NOT_FOUND);
+  g_assert_nonnull(strstr(error->message, "hunyuan_vae.safetensors: missing tensors: "));
+  g_assert_null(osr_model_dir_inspect(dir, OSR_PART_FLUX, NULL, NULL));
+}
+
 static void
 test_default_path(Fixture *fixture, G_GNUC_UNUSED gconstpointer data)
 {
@@ -862,5 +1077,12 @@ main(int argc, char **argv)
   add("/model-dir/image-bad", set_up, test_image_bad);
   add("/model-dir/hub-image", set_up_hub, test_hub_image);
   add("/model-dir/flux-alone", set_up, test_flux_alone);
+  add("/model-dir/hub-formats", set_up_hub, test_hub_formats);
+  add("/model-dir/flux", set_up_hub, test_flux);
+  add("/model-dir/parts", set_up_hub, test_parts);
+  add("/model-dir/parts-of-own", set_up, test_parts_of_own);
+  add("/model-dir/parts-bad", set_up_hub, test_parts_bad);
+  add("/model-dir/wrong-folder", set_up, test_wrong_folder);
+  add("/model-dir/inspect", set_up_hub, test_inspect);
   return g_test_run();
 }
