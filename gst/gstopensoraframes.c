@@ -81,9 +81,9 @@ gst_opensora_frame_of_picture(const GstVideoInfo *info, const char *location,
 
   if (!device)
     return NULL;
-  picture =
-      gst_opensora_video_load(location, (guint) GST_VIDEO_INFO_WIDTH(info),
-                              (guint) GST_VIDEO_INFO_HEIGHT(info), 1, device, cancellable, error);
+  picture = gst_opensora_video_load(location, (guint) GST_VIDEO_INFO_WIDTH(info),
+                                    (guint) GST_VIDEO_INFO_HEIGHT(info), 1, FALSE, device,
+                                    OSR_DTYPE_F32, cancellable, error);
   if (!picture)
     return NULL;
   buffer = new_frame(info);

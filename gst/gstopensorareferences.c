@@ -203,9 +203,9 @@ load_video(const Files *files, const char *location, gboolean alone, gboolean la
   const gboolean open = alone && files->condition == GST_OPENSORA_CONDITION_AUTO;
   const guint needed = needed_latents(files->condition);
   const guint most = open ? MAX(lead_in(LONG_VIDEO, files->clip), 2) : needed;
-  OsrTensor *video =
-      gst_opensora_video_load(location, files->params->width, files->params->height,
-                              (most - 1) * ratio + 1, last, files->model, cancellable, error);
+  OsrTensor *video = gst_opensora_video_load(
+      location, files->params->width, files->params->height, (most - 1) * ratio + 1, last,
+      osr_model_get_device(files->model), osr_model_get_dtype(files->model), cancellable, error);
 
   if (video && (video->dims[0] - 1) / ratio + 1 < needed) {
     g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,

@@ -218,11 +218,10 @@ loader_add(Loader *self, GstSample *sample, GError **error)
 }
 
 static OsrTensor *
-loader_finish(Loader *self, OsrModel *model, GError **error)
+loader_finish(Loader *self, OsrDevice *device, OsrDType dtype, GError **error)
 {
-  g_autoptr(OsrTensor) video =
-      osr_tensor_make(osr_model_get_device(model), osr_model_get_dtype(model), error,
-                      (int) self->frames->len, (int) self->height, (int) self->width, 3, -1);
+  g_autoptr(OsrTensor) video = osr_tensor_make(device, dtype, error, (int) self->frames->len,
+                                               (int) self->height, (int) self->width, 3, -1);
 
   for (guint i = 0; video && i < self->frames->len; i++)
     if (!set_frame(video, i, &self->scaler->info, g_ptr_array_index(self->frames, i), error))
@@ -282,7 +281,8 @@ on_no_more_pads(GstElement *decoder, gpointer convert)
 
 OsrTensor *
 gst_opensora_video_load(const char *location, guint width, guint height, guint max_frames,
-                        gboolean last, OsrModel *model, GCancellable *cancellable, GError **error)
+                        gboolean last, OsrDevice *device, OsrDType dtype, GCancellable *cancellable,
+                        GError **error)
 {
   g_auto(Loader) loader = {
     .width = width,
@@ -340,5 +340,5 @@ gst_opensora_video_load(const char *location, guint width, guint height, guint m
                 "the reference \"%s\" has no picture in it", location);
     return NULL;
   }
-  return loader_finish(&loader, model, error);
+  return loader_finish(&loader, device, dtype, error);
 }

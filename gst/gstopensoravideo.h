@@ -39,10 +39,10 @@ gboolean gst_opensora_scaler_convert(GstOpenSoraScaler *self, GstVideoFrame *fra
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(GstOpenSoraScaler, gst_opensora_scaler_free)
 
 /* The picture, or up to @max_frames frames of the video, the first or the @last ones, at
- * @location (path or URI) as [T, height, width, 3] on @model's device in its dtype. Errors name
+ * @location (path or URI) as [T, height, width, 3] on @device as @dtype. Errors name
  * the location. */
 OsrTensor *gst_opensora_video_load(const char *location, guint width, guint height,
-                                   guint max_frames, gboolean last, OsrModel *model,
-                                   GCancellable *cancellable, GError **error);
+                                   guint max_frames, gboolean last, OsrDevice *device,
+                                   OsrDType dtype, GCancellable *cancellable, GError **error);
 
 G_END_DECLS
