@@ -9,6 +9,10 @@ G_BEGIN_DECLS
  * frame is never conditioned. */
 void osr_condition_frames(OsrCondition condition, guint latent_frames, guint *head, guint *tail);
 
+/* What upstream's embedding of @time makes of it where the model computes in @dtype: it is rounded
+ * to that, and 1000 times it once more. The same for f32. */
+float osr_round_time(float time, OsrDType dtype);
+
 /* How the forwards of a clip were made: call by call, recorded, and by launches of what was
  * recorded. A batch counts as one. */
 typedef struct {

@@ -352,7 +352,8 @@ prepare_clock(OsrSampler *s, GError **error)
   g_autofree float *clock = g_new(float, dims[0] * dims[1]);
 
   for (gint64 i = 0; i < dims[0] * dims[1]; i++)
-    clock[i] = s->times[i / s->max_batch];
+    clock[i] = s->params->round_times ? osr_round_time(s->times[i / s->max_batch], s->run.dtype)
+                                      : s->times[i / s->max_batch];
   return (s->clock =
               osr_tensor_new_from_host(s->run.device, OSR_DTYPE_F32, 2, dims, clock, error)) &&
          (s->clock_now = osr_tensor_new(s->run.device, OSR_DTYPE_F32, 1, dims + 1, error));

@@ -39,6 +39,8 @@ OSR_API gboolean osr_condition_from_name(const char *name, OsrCondition *conditi
  * @sequence: number of the clip among those with the same seed
  * @use_graphs: record short forwards once and repeat them as one call, where the device can:
  *   the same clip, sooner
+ * @round_times: round the time steps on their way into the model as upstream does: no difference
+ *   in f32
  *
  * Upstream's SamplingOption, by its names. OSR_SAMPLING_PARAMS_INIT has its defaults for
  * Open-Sora 2.0 at 256px.
@@ -52,6 +54,7 @@ typedef struct {
   guint64 seed;
   guint32 sequence;
   gboolean use_graphs;
+  gboolean round_times;
 } OsrSamplingParams;
 
 #define OSR_SAMPLING_PARAMS_INIT                                                                   \

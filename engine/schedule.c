@@ -8,7 +8,7 @@
 
 #include "error.h"
 #include "model-limits.h"
-#include "sampler.h"
+#include "sampler-private.h"
 
 static const char *const condition_names[] = {
   [OSR_CONDITION_T2V] = "t2v",
@@ -77,6 +77,25 @@ osr_schedule_new(const OsrSamplingParams *params, guint tokens_per_frame, guint 
       times[i] = (float) alpha * times[i] / (1.0f + (float) (alpha - 1.0) * times[i]);
   }
   return times;
+}
+
+/* To the nearest bf16, halves to even ones. */
+static float
+round_bf16(float x)
+{
+  union {
+    float value;
+    guint32 bits;
+  } u = { x };
+
+  u.bits = (u.bits + 0x7fff + (u.bits >> 16 & 1)) & 0xffff0000;
+  return u.value;
+}
+
+float
+osr_round_time(float time, OsrDType dtype)
+{
+  return dtype == OSR_DTYPE_BF16 ? round_bf16(1000.0f * round_bf16(time)) / 1000.0f : time;
 }
 
 /* From the tenth step on, every odd step goes without guidance. */

@@ -449,6 +449,8 @@ add_clip_meta(GstOpenSoraDenoise *self, GstBuffer *output, const Job *job,
   /* A file that was named but not used is no part of the clip. */
   if (refs->n == 0 || refs->from_pads)
     gst_structure_remove_field(clip, "reference");
+  if (params->round_times)
+    gst_structure_set(clip, "compat", G_TYPE_STRING, "upstream", NULL);
   if (job->extension)
     gst_structure_set(clip, "extension", G_TYPE_UINT, job->extension, "lead-in", G_TYPE_UINT,
                       self->lead_in, NULL);

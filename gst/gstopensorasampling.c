@@ -43,6 +43,22 @@ gst_opensora_condition_get_type(void)
   return type;
 }
 
+#define GST_TYPE_OPENSORA_COMPAT (gst_opensora_compat_get_type())
+static GType
+gst_opensora_compat_get_type(void)
+{
+  static GType type;
+  static const GEnumValue values[] = {
+    { GST_OPENSORA_COMPAT_NONE, "Time steps as they are", "none" },
+    { GST_OPENSORA_COMPAT_UPSTREAM, "Time steps rounded as upstream's are", "upstream" },
+    { 0, NULL, NULL },
+  };
+
+  if (g_once_init_enter(&type))
+    g_once_init_leave(&type, g_enum_register_static("GstOpenSoraCompat", values));
+  return type;
+}
+
 const char *
 gst_opensora_condition_nick(gint condition)
 {
@@ -160,8 +176,14 @@ gst_opensora_sampling_install_properties(GObjectClass *klass, guint first_id)
                        "How often a clip goes on from its own last frames, each time by nearly as "
                        "many; -1: until there is another prompt, or without end",
                        -1, G_MAXINT, 0, flags));
+  g_object_class_install_property(
+      klass, first_id + GST_OPENSORA_SAMPLING_PROP_COMPAT,
+      g_param_spec_enum("compat", "Compatibility",
+                        "Whose roundings to follow; no difference where the model computes in f32",
+                        GST_TYPE_OPENSORA_COMPAT, GST_OPENSORA_COMPAT_NONE, flags));
 
   gst_type_mark_as_plugin_api(GST_TYPE_OPENSORA_SWITCH, 0);
+  gst_type_mark_as_plugin_api(GST_TYPE_OPENSORA_COMPAT, 0);
   gst_type_mark_as_plugin_api(GST_TYPE_OPENSORA_CONDITION, 0);
 }
 
@@ -227,6 +249,9 @@ gst_opensora_sampling_set_property(GstOpenSoraSampling *self, GstElement *elemen
   case GST_OPENSORA_SAMPLING_PROP_CUDA_GRAPHS:
     self->cuda_graphs = g_value_get_boolean(value);
     break;
+  case GST_OPENSORA_SAMPLING_PROP_COMPAT:
+    self->compat = g_value_get_enum(value);
+    break;
   case GST_OPENSORA_SAMPLING_PROP_EXTEND:
     self->extend = g_value_get_int(value);
     break;
@@ -289,6 +314,9 @@ gst_opensora_sampling_get_property(GstOpenSoraSampling *self, GstElement *elemen
     break;
   case GST_OPENSORA_SAMPLING_PROP_CUDA_GRAPHS:
     g_value_set_boolean(value, self->cuda_graphs);
+    break;
+  case GST_OPENSORA_SAMPLING_PROP_COMPAT:
+    g_value_set_enum(value, self->compat);
     break;
   case GST_OPENSORA_SAMPLING_PROP_EXTEND:
     g_value_set_int(value, self->extend);
@@ -367,6 +395,7 @@ gst_opensora_sampling_get_params(GstOpenSoraSampling *self, GstElement *element,
   params->scale_temporal_osci = switch_value(self->temporal_scaling, params->scale_temporal_osci);
   params->shift = switch_value(self->shift, params->shift);
   params->use_graphs = self->cuda_graphs;
+  params->round_times = self->compat == GST_OPENSORA_COMPAT_UPSTREAM;
   *condition = self->condition;
   GST_OBJECT_UNLOCK(element);
 }

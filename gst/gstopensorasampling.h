@@ -19,6 +19,12 @@ typedef enum {
   GST_OPENSORA_SWITCH_ON,
 } GstOpenSoraSwitch;
 
+/* Whose roundings to follow. */
+typedef enum {
+  GST_OPENSORA_COMPAT_NONE,
+  GST_OPENSORA_COMPAT_UPSTREAM,
+} GstOpenSoraCompat;
+
 /**
  * GstOpenSoraSampling:
  *
@@ -32,6 +38,7 @@ typedef struct {
   char *resolution, *aspect_ratio;
   gint condition;
   gboolean cuda_graphs;
+  GstOpenSoraCompat compat;
   gint extend; /* < 0: without end */
 
   /* What the clip at hand asks for, before the properties; 0 and negative: nothing. */
@@ -52,6 +59,7 @@ enum {
   GST_OPENSORA_SAMPLING_PROP_FLOW_SHIFT,
   GST_OPENSORA_SAMPLING_PROP_CONDITION,
   GST_OPENSORA_SAMPLING_PROP_CUDA_GRAPHS,
+  GST_OPENSORA_SAMPLING_PROP_COMPAT,
   GST_OPENSORA_SAMPLING_PROP_EXTEND,
   GST_OPENSORA_SAMPLING_PROP_NUM_FRAMES, /* this and the rest change the caps */
   GST_OPENSORA_SAMPLING_PROP_WIDTH,

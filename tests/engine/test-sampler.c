@@ -577,6 +577,23 @@ test_params(void)
   expect_bad_params(&p, 2, "flow shift");
 }
 
+/* 1000 * t of a t in bf16, by PyTorch. */
+static void
+test_round_time(void)
+{
+  static const float cases[][2] = {
+    { 1.0f, 1000.0f },    { 0.98f, 980.0f },     { 0.9231f, 920.0f },
+    { 0.75123f, 752.0f }, { 0.5f, 500.0f },      { 0.333333f, 334.0f },
+    { 0.1f, 100.0f },     { 0.0123f, 12.3125f }, { 0.0f, 0.0f },
+  };
+
+  for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
+    g_assert_cmpfloat_with_epsilon(1000.0f * osr_round_time(cases[i][0], OSR_DTYPE_BF16),
+                                   cases[i][1], 1e-4f);
+    g_assert_cmpfloat(osr_round_time(cases[i][0], OSR_DTYPE_F32), ==, cases[i][0]);
+  }
+}
+
 int
 main(int argc, char **argv)
 {
@@ -602,6 +619,7 @@ main(int argc, char **argv)
   g_test_add_func("/sampler/one-frame", test_one_frame);
   g_test_add_func("/sampler/cancel", test_cancel);
   g_test_add_func("/sampler/noise", test_noise);
+  g_test_add_func("/sampler/round-time", test_round_time);
   g_test_add_func("/sampler/bad-input", test_bad_input);
   g_test_add_func("/sampler/params", test_params);
   return g_test_run();
