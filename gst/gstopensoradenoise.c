@@ -436,21 +436,12 @@ add_clip_meta(GstOpenSoraDenoise *self, GstBuffer *output, const Job *job,
   GstStructure *clip = gst_opensora_clip_meta_add(output, gst_opensora_clip_meta_get(job->input));
   const gint extend = gst_opensora_sampling_get_extend(&self->sampling, GST_ELEMENT(self));
 
-  gst_structure_set(clip, "framerate", GST_TYPE_FRACTION, self->fps_n, self->fps_d, "seed",
-                    G_TYPE_UINT64, params->seed, "steps", G_TYPE_UINT, params->num_steps, "frames",
-                    G_TYPE_UINT, params->num_frames, "width", G_TYPE_UINT, params->width, "height",
-                    G_TYPE_UINT, params->height, "guidance", G_TYPE_DOUBLE, params->guidance,
-                    "guidance-image", G_TYPE_DOUBLE, params->guidance_img, "text-oscillation",
-                    G_TYPE_BOOLEAN, params->text_osci, "image-oscillation", G_TYPE_BOOLEAN,
-                    params->image_osci, "temporal-scaling", G_TYPE_BOOLEAN,
-                    params->scale_temporal_osci, "shift", G_TYPE_BOOLEAN, params->shift,
-                    "flow-shift", G_TYPE_DOUBLE, params->flow_shift, "condition", G_TYPE_STRING,
-                    gst_opensora_condition_nick((gint) refs->condition), NULL);
+  gst_opensora_sampling_describe(params, clip);
+  gst_structure_set(clip, "framerate", GST_TYPE_FRACTION, self->fps_n, self->fps_d, "condition",
+                    G_TYPE_STRING, gst_opensora_condition_nick((gint) refs->condition), NULL);
   /* A file that was named but not used is no part of the clip. */
   if (refs->n == 0 || refs->from_pads)
     gst_structure_remove_field(clip, "reference");
-  if (params->round_times)
-    gst_structure_set(clip, "compat", G_TYPE_STRING, "upstream", NULL);
   if (job->extension)
     gst_structure_set(clip, "extension", G_TYPE_UINT, job->extension, "lead-in", G_TYPE_UINT,
                       self->lead_in, NULL);

@@ -400,6 +400,21 @@ gst_opensora_sampling_get_params(GstOpenSoraSampling *self, GstElement *element,
   GST_OBJECT_UNLOCK(element);
 }
 
+void
+gst_opensora_sampling_describe(const OsrSamplingParams *params, GstStructure *clip)
+{
+  gst_structure_set(clip, "seed", G_TYPE_UINT64, params->seed, "steps", G_TYPE_UINT,
+                    params->num_steps, "frames", G_TYPE_UINT, params->num_frames, "width",
+                    G_TYPE_UINT, params->width, "height", G_TYPE_UINT, params->height, "guidance",
+                    G_TYPE_DOUBLE, params->guidance, "guidance-image", G_TYPE_DOUBLE,
+                    params->guidance_img, "text-oscillation", G_TYPE_BOOLEAN, params->text_osci,
+                    "image-oscillation", G_TYPE_BOOLEAN, params->image_osci, "temporal-scaling",
+                    G_TYPE_BOOLEAN, params->scale_temporal_osci, "shift", G_TYPE_BOOLEAN,
+                    params->shift, "flow-shift", G_TYPE_DOUBLE, params->flow_shift, NULL);
+  if (params->round_times)
+    gst_structure_set(clip, "compat", G_TYPE_STRING, "upstream", NULL);
+}
+
 gint
 gst_opensora_sampling_get_extend(GstOpenSoraSampling *self, GstElement *element)
 {

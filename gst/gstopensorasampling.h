@@ -90,6 +90,8 @@ gboolean gst_opensora_sampling_set_clip(GstOpenSoraSampling *self, GstElement *e
 void gst_opensora_sampling_get_params(GstOpenSoraSampling *self, GstElement *element,
                                       const OsrModelDir *dir, OsrSamplingParams *params,
                                       gint *condition);
+/* What a clip's meta says of @params. */
+void gst_opensora_sampling_describe(const OsrSamplingParams *params, GstStructure *clip);
 /* How often a clip goes on; < 0: without end. */
 gint gst_opensora_sampling_get_extend(GstOpenSoraSampling *self, GstElement *element);
 /* The frame size that the properties ask for, 0 for what they leave open. */
