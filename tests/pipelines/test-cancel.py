@@ -79,6 +79,26 @@ class Cancel(support.PipelineTest):
         self.assert_ends(launched)
         self.assertEqual(os.path.getsize(self.path("out.raw")), 0)
 
+    def test_end_of_a_queue(self):
+        """A queue that has nothing to do waits, and ends when it is told to."""
+        launched = self.start(
+            "opensorasrc is-queue=true prompt=x steps=1 num-frames=5 width=32 height=32 !"
+            " video/x-raw,format=RGB ! filesink location=out.raw".split(),
+            "-e",
+        )
+        self.assertTrue(launched.wait_for("state=(string)done"), launched.log[-2000:])
+        self.assertIn("opensora-waiting", launched.log)
+        launched.signal(signal.SIGINT)
+        self.assert_ends(launched)
+        self.assertEqual(os.path.getsize(self.path("out.raw")), 5 * 32 * 32 * 3)
+
+    def test_interrupt_of_an_empty_queue(self):
+        """Nothing has come yet, and gst-launch-1.0 waits for it."""
+        launched = self.start(["opensorasrc", "is-queue=true", "!", "fakesink"])
+        self.assertTrue(launched.wait_for("opensora-waiting"), launched.log[-2000:])
+        launched.signal(signal.SIGINT)
+        self.assert_ends(launched)
+
     def test_downstream_ends(self):
         """A sink that has enough ends the pipeline in the middle of a clip."""
         result = self.launch(

@@ -65,6 +65,22 @@ class Prompts(support.PipelineTest):
         self.assert_ran(result)
         self.assertIn("too long", result.out + result.err)
 
+    def test_prompts_that_cannot_be_made(self):
+        """Without skip-failed they end the stream, with it they are left out."""
+        self.write("prompts.csv", f"text,ref\n{PROMPTS[0]},\n{PROMPTS[1]},gone.png\n{PROMPTS[2]},\n")
+        description = ["opensorasrc", *SMALL, "location=prompts.csv"]
+        self.assertIn("gone.png", self.launch([*description, "!", "fakesink"]).err)
+        result = self.launch(
+            [*description, "skip-failed=true", "!", "video/x-raw,format=RGB", "!"]
+            + ["filesink", "location=out.raw"]
+        )
+        self.assert_ran(result)
+        self.assertIn("A clip is left out", result.out + result.err)
+        with open(self.path("out.raw"), "rb") as file:
+            data = file.read()
+        self.assertEqual(data[:CLIP], self.alone(PROMPTS[0]))
+        self.assertEqual(data[CLIP:], self.alone(PROMPTS[2]))
+
     def test_empty_lines_of_a_stream(self):
         """A stream of text that holds nothing makes no clip, and no error."""
         self.assert_ran(
