@@ -3,6 +3,7 @@
  * A first frame by a model of pictures: the elements with FLUX.1 (a small one with random
  * weights, in FLUX_MODEL), and opensorasrc with image-model-location.
  */
+#include <gst/app/gstappsink.h>
 #include <string.h>
 
 #include "common.h"
@@ -323,6 +324,48 @@ GST_START_TEST(test_interrupt)
 }
 GST_END_TEST
 
+/* A prompt's own length and steps are the clip's, not the picture's; and it can be cancelled while
+ * its picture is made. */
+GST_START_TEST(test_queue)
+{
+  GstElement *pipeline = NULL, *source;
+  g_autofree char *description =
+      g_strdup_printf("opensorasrc name=s is-queue=true image-model-location=%s steps=1000 "
+                      "num-frames=5 width=32 height=32" OUT " sync=false",
+                      flux());
+  g_autoptr(GstStructure) options =
+      gst_structure_new("o", "steps", G_TYPE_INT, 2, "num-frames", G_TYPE_INT, 9, NULL);
+  g_autoptr(GstBus) bus = NULL;
+  gboolean cancelled = FALSE;
+  guint64 one = 0, two = 0;
+
+  pipeline = gst_parse_launch(description, NULL);
+  bus = gst_element_get_bus(pipeline);
+  source = child(pipeline, "s");
+  gst_element_set_state(pipeline, GST_STATE_PLAYING);
+  g_signal_emit_by_name(source, "add-prompt", "a cat", NULL, &one);
+  wait_progress(bus, "denoise"); /* of the picture */
+  g_signal_emit_by_name(source, "cancel", one, &cancelled);
+  fail_unless(cancelled);
+  g_object_set(source, "steps", 1u, NULL);
+  g_signal_emit_by_name(source, "add-prompt", "a dog", options, &two);
+  for (guint i = 0; i < 9; i++) {
+    g_autoptr(GstSample) sample =
+        gst_app_sink_try_pull_sample(GST_APP_SINK(child(pipeline, "out")), WAIT_TIME);
+    const Clip *meta;
+
+    fail_unless(sample != NULL);
+    meta = clip_meta(gst_sample_get_buffer(sample));
+    assert_equals_uint64(meta->id, two);
+    assert_equals_uint64(GST_BUFFER_OFFSET(gst_sample_get_buffer(sample)), i);
+    assert_equals_int(meta->steps, 2);
+    assert_equals_string(meta->condition, "i2v-head");
+  }
+  gst_element_set_state(pipeline, GST_STATE_NULL);
+  gst_object_unref(pipeline);
+}
+GST_END_TEST
+
 static Suite *
 picture_suite(void)
 {
@@ -341,6 +384,7 @@ picture_suite(void)
   tcase_add_test(tc, test_progress);
   tcase_add_test(tc, test_errors);
   tcase_add_test(tc, test_interrupt);
+  tcase_add_test(tc, test_queue);
   return suite;
 }
 

@@ -251,12 +251,12 @@ GST_START_TEST(test_messages)
 }
 GST_END_TEST
 
-/* Every message about work on a clip has its number. */
+/* Every message about work on a clip has its number; all is told before the end. */
 GST_START_TEST(test_progress)
 {
   Queue *q = queue_new("opensorasrc name=s is-queue=true " SMALL OUT);
   g_autoptr(Run) r = NULL;
-  guint n[3] = { 0 }, completed = 0;
+  guint n[3] = { 0 }, completed = 0, done = 0;
 
   for (guint i = 0; i < 2; i++)
     add(q, "a cat", NULL);
@@ -271,6 +271,10 @@ GST_START_TEST(test_progress)
     guint64 id;
     guint clip;
 
+    if (GST_MESSAGE_TYPE(message) == GST_MESSAGE_EOS)
+      assert_equals_int(done, 2);
+    if (s && gst_structure_has_name(s, "opensora-clip"))
+      done += g_str_equal(gst_structure_get_string(s, "state"), "done");
     if (!progress && !(s && gst_structure_has_name(s, "opensora-progress")))
       continue;
     fail_unless(gst_structure_get_uint64(s, "id", &id) && id >= 1 && id <= 2);
@@ -629,12 +633,12 @@ GST_START_TEST(test_skip_failed)
 
   run_fails(GST_RESOURCE_ERROR, GST_RESOURCE_ERROR_NOT_FOUND, "missing.png",
             "opensorasrc location=%s " SMALL OUT, path);
-  r = run_ok(10, "opensorasrc location=%s skip-failed=true " SMALL OUT, path);
+  r = run_ok(20, "opensorasrc location=%s skip-failed=true num-samples=2 " SMALL OUT, path);
   for (guint i = 0; i < r->messages->len; i++)
     warnings += GST_MESSAGE_TYPE(g_ptr_array_index(r->messages, i)) == GST_MESSAGE_WARNING;
-  assert_equals_int(warnings, 1);
-  assert_equals_string(clip_meta(run_buffer(r, 4))->prompt, "a");
-  assert_equals_string(clip_meta(run_buffer(r, 5))->prompt, "c");
+  assert_equals_int(warnings, 1); /* of both its clips */
+  assert_equals_string(clip_meta(run_buffer(r, 9))->prompt, "a");
+  assert_equals_string(clip_meta(run_buffer(r, 10))->prompt, "c");
 }
 GST_END_TEST
 
