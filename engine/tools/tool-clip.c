@@ -232,7 +232,10 @@ encode(Way *way, const char *prompt, const char *negative, OsrSamplerInput *inpu
        GCancellable *cancellable, GError **error)
 {
   const OsrModelDir *dir = osr_model_get_dir(way->model);
-  g_autofree char *text = osr_prompt_decorate(prompt, dir->fps, dir->motion_score);
+  /* Pictures neither move nor follow each other. */
+  g_autofree char *text = dir->vae.type == OSR_VAE_FLUX
+                              ? g_strdup(prompt)
+                              : osr_prompt_decorate(prompt, dir->fps, dir->motion_score);
 
   begin(way, STAGE_TEXT);
   return osr_model_encode_text(way->model, text, &input->txt, &input->vec, &way->stats->truncated,

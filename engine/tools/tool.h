@@ -78,7 +78,7 @@ OsrModel *tool_clip_open(const ToolClip *clip, OsrSamplingParams *params, OsrVae
 gboolean tool_clip_params(const ToolClip *clip, const OsrModelDir *dir, OsrSamplingParams *params,
                           GError **error);
 gboolean tool_tiling_from_name(const char *name, OsrVaeTiling *tiling, GError **error);
-/* @prompt: decorated here. */
+/* @prompt: decorated here, for a model of video. */
 gboolean tool_clip_make(OsrModel *model, const char *prompt, const char *negative,
                         const OsrSamplingParams *params, OsrVaeTiling tiling, OsrPixelFormat format,
                         ToolFrame frame, ToolProgress progress, gpointer user_data,

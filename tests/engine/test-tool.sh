@@ -235,6 +235,18 @@ runs 0 generate --prompt "a red cube" --output "$work/b.rgb" --device cpu --widt
   --num-frames 5 --steps 2 --seed 8
 ! cmp -s "$work/a.rgb" "$work/b.rgb" || fail "another seed gives the same clip"
 
+# A picture, its text encoded by the encoders beside the model
+mkdir "$work/pictures"
+cp "$flux/mmdit.safetensors" "$flux/ae.safetensors" "$work/pictures"
+sed 's/"family"/"t5": {"max_length": 64}, "clip": {"max_length": 64}, &/' "$flux/config.json" \
+  >"$work/pictures/config.json"
+cp -r "$OPENSORA_MODEL/t5" "$OPENSORA_MODEL/clip" "$work/pictures"
+runs 0 generate --model "image:$work/pictures" --prompt "a red cube" --output "$work/p.rgb" \
+  --device cpu --width 48 --height 32
+[ "$(wc -c <"$work/p.rgb")" -eq $((48 * 32 * 3)) ] || fail "size of the picture"
+runs 1 generate --model "$flux" --prompt "a red cube" --output "$work/q.rgb" --device cpu
+says "t5/spiece.model"
+
 runs 1 generate --prompt "a red cube" --output "$work/not-there/a.y4m" $clip
 says "not-there/a.y4m"
 runs 1 generate --prompt "$(printf "caf\351")" --output "$work/c.y4m" $clip
