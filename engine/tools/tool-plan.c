@@ -15,9 +15,10 @@ typedef struct {
 } Cost;
 
 static gboolean
-count_parameters(const char *path, const char *const *prefixes, double *n, GError **error)
+count_parameters(const OsrModelDir *dir, OsrPart part, const char *const *prefixes, double *n,
+                 GError **error)
 {
-  g_autoptr(OsrCheckpoint) file = osr_checkpoint_open(path, error);
+  g_autoptr(OsrCheckpoint) file = osr_model_dir_open_part(dir, part, error);
 
   if (!file)
     return FALSE;
@@ -146,12 +147,12 @@ print_plan(const OsrModelDir *dir, const OsrSamplingParams *params, OsrVaeTiling
   if (text) {
     t5 = t5_cost(&dir->t5, dir->t5_max_length, item);
     clip = clip_cost(&dir->clip, dir->clip_max_length, item);
-    if (!count_parameters(dir->t5_weights, NULL, &t5.weights, error) ||
-        !count_parameters(dir->clip_weights, NULL, &clip.weights, error))
+    if (!count_parameters(dir, OSR_PART_T5, NULL, &t5.weights, error) ||
+        !count_parameters(dir, OSR_PART_CLIP, NULL, &clip.weights, error))
       return FALSE;
   }
-  if (!count_parameters(dir->mmdit_path, NULL, &mmdit.weights, error) ||
-      !count_parameters(dir->vae_path, decoder, &decode.weights, error) ||
+  if (!count_parameters(dir, OSR_PART_MMDIT, NULL, &mmdit.weights, error) ||
+      !count_parameters(dir, OSR_PART_VAE, decoder, &decode.weights, error) ||
       !osr_vae_cost(vae, TRUE, tiling, dtype, t, h, w, &cost, error))
     return FALSE;
   t5.weights *= item;

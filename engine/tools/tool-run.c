@@ -143,6 +143,7 @@ static gint32 *
 input_ids(Job *job, gint64 dims[2], GError **error)
 {
   const OsrCheckpointEntry *entry = need(job, "ids", 2, error);
+  g_autofree char *packed = NULL;
   g_autofree gint32 *ids = NULL;
   gsize n;
 
@@ -155,15 +156,17 @@ input_ids(Job *job, gint64 dims[2], GError **error)
   }
   n = entry->size / osr_dtype_size(entry->dtype);
   ids = g_new(gint32, MAX(n, 1));
+  packed = g_malloc(MAX(entry->size, 1));
+  osr_checkpoint_entry_pack(entry, packed);
   for (gsize i = 0; i < n; i++) {
     gint64 wide;
     gint32 narrow;
 
     if (entry->dtype == OSR_DTYPE_I32) {
-      memcpy(&narrow, (const char *) entry->data + i * sizeof narrow, sizeof narrow);
+      memcpy(&narrow, packed + i * sizeof narrow, sizeof narrow);
       wide = narrow;
     } else {
-      memcpy(&wide, (const char *) entry->data + i * sizeof wide, sizeof wide);
+      memcpy(&wide, packed + i * sizeof wide, sizeof wide);
     }
     if (wide < 0 || wide > G_MAXINT32) {
       g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT, "'%s' has the id %" G_GINT64_FORMAT,
@@ -242,13 +245,12 @@ output_batch(Job *job, const char *name, GPtrArray *items, GError **error)
 
 /* Components */
 
-/* The loader on the component's file, which is @path of a model folder. */
+/* The loader on the component's weights: @part of a model folder, or of the file given. */
 static OsrCheckpoint *
-open_weights(Job *job, const char *path, OsrLoader *loader, GCancellable *cancellable,
-             GError **error)
+open_weights(Job *job, OsrPart part, OsrLoader *loader, GCancellable *cancellable, GError **error)
 {
-  OsrCheckpoint *file =
-      job->dir ? osr_checkpoint_open(path, error) : osr_checkpoint_ref(job->weights);
+  OsrCheckpoint *file = job->dir ? osr_model_dir_open_part(job->dir, part, error)
+                                 : osr_part_select(part, job->weights, error);
 
   if (file)
     osr_loader_init(loader, file, job->device, job->dtype, cancellable);
@@ -388,7 +390,7 @@ run_mmdit(Job *job, GCancellable *cancellable, GError **error)
     return FALSE;
   if (!mmdit_batch_read(job, &config, &batch, error))
     return FALSE;
-  file = open_weights(job, job->dir ? job->dir->mmdit_path : NULL, &loader, cancellable, error);
+  file = open_weights(job, OSR_PART_MMDIT, &loader, cancellable, error);
   mmdit = file ? osr_mmdit_load(&config, &loader, error) : NULL;
   if (!mmdit)
     return FALSE;
@@ -418,9 +420,7 @@ run_t5(Job *job, GCancellable *cancellable, GError **error)
   else if (!osr_config_read_t5(&job->config, &config, error))
     return FALSE;
   ids = input_ids(job, dims, error);
-  file =
-      ids ? open_weights(job, job->dir ? job->dir->t5_weights : NULL, &loader, cancellable, error)
-          : NULL;
+  file = ids ? open_weights(job, OSR_PART_T5, &loader, cancellable, error) : NULL;
   t5 = file ? osr_t5_load(&config, &loader, error) : NULL;
   if (!t5)
     return FALSE;
@@ -451,9 +451,7 @@ run_clip(Job *job, GCancellable *cancellable, GError **error)
   else if (!osr_config_read_clip(&job->config, &config, error))
     return FALSE;
   ids = input_ids(job, dims, error);
-  file =
-      ids ? open_weights(job, job->dir ? job->dir->clip_weights : NULL, &loader, cancellable, error)
-          : NULL;
+  file = ids ? open_weights(job, OSR_PART_CLIP, &loader, cancellable, error) : NULL;
   clip = file ? osr_clip_load(&config, &loader, error) : NULL;
   if (!clip)
     return FALSE;
@@ -477,6 +475,7 @@ load_vae(Job *job, ReadVae read, gboolean encoder, gboolean decoder, GCancellabl
          GError **error)
 {
   g_autoptr(OsrCheckpoint) file = NULL;
+  OsrPart part = OSR_PART_VAE; /* of a model folder, whichever it has */
   OsrVaeConfig config;
   OsrLoader loader;
 
@@ -484,7 +483,9 @@ load_vae(Job *job, ReadVae read, gboolean encoder, gboolean decoder, GCancellabl
     config = job->dir->vae;
   else if (!read(&job->config, &config, error))
     return NULL;
-  file = open_weights(job, job->dir ? job->dir->vae_path : NULL, &loader, cancellable, error);
+  if (!job->dir && config.type == OSR_VAE_FLUX)
+    part = OSR_PART_FLUX_AE;
+  file = open_weights(job, part, &loader, cancellable, error);
   return file ? osr_vae_load(&config, encoder, decoder, &loader, error) : NULL;
 }
 

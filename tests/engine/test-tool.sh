@@ -83,6 +83,10 @@ says "nonsense"
 
 # Wrong folders and files
 
+printf 'version https://git-lfs.github.com/spec/v1\n' >"$work/pointer.pt"
+runs 1 run --component t5 --weights x --inputs "$work/pointer.pt" --output "$work/y"
+says "a pointer of Git LFS"
+
 for command in info plan; do
   runs 1 $command "$work/not-there"
   says "$work/not-there"
@@ -207,6 +211,16 @@ prints '^mmdit +[0-9]+ '
 prints '^sampling '
 prints '^sizes +of resolution [0-9]+px: 2\.39:1 [0-9]+ x [0-9]+, 2:1 [0-9]+ x [0-9]+, '
 prints '3:4 [0-9]+ x [0-9]+$'
+runs 0 info --json
+prints '"format" : "safetensors"'
+prints '"hidden_size" : [0-9]+'
+prints '"missing" : \[\]'
+runs 0 info --vae "$OPENSORA_MODEL/vae.safetensors"
+prints '^vae .*safetensors'
+runs 1 info --vae "$work/nowhere.pth"
+says "vae: $work/nowhere.pth: there is no such file or folder"
+runs 1 info --mmdit "$OPENSORA_MODEL/vae.safetensors"
+says "not a denoiser of Open-Sora 2.0, but the autoencoder of Open-Sora 2.0"
 runs 0 plan --num-frames 5 --steps 3
 prints '^denoise .*e\+'
 prints 'estimates'
