@@ -451,6 +451,7 @@ GST_START_TEST(test_late_start)
   frame = next_frame(stage);
   assert_equals_uint64(frame.pts, 1000 * GST_SECOND);
   assert_equals_uint64(next_frame(stage).pts, frame.pts + frame.duration);
+  assert_equals_uint64(stat_of(stage, "dropped"), 0);
 }
 GST_END_TEST;
 
