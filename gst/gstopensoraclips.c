@@ -188,17 +188,28 @@ same_meta(const GstStructure *a, const GstStructure *b)
   return a == b || (a && b && gst_structure_is_equal(a, b));
 }
 
+/* An extension goes on where the clip before it ends. */
+static gboolean
+is_extension(const GstStructure *meta)
+{
+  guint extension = 0;
+
+  return meta && gst_structure_get_uint(meta, "extension", &extension) && extension > 0;
+}
+
 /* The meta counts frames at the rate they were made in, which is not theirs any more if
- * somebody repeated or dropped some on the way. */
+ * somebody repeated or dropped some on the way; with those that the decoder leaves out. */
 static guint
 count_expected(const GstStructure *meta, const GstVideoInfo *info)
 {
+  guint frames = 0, lead_in = 0;
   gint n = 0, d = 1;
-  guint frames = 0;
   guint64 expected;
 
   if (!meta || !gst_structure_get_uint(meta, "frames", &frames))
     return 0;
+  gst_structure_get_uint(meta, "lead-in", &lead_in);
+  frames -= MIN(frames, lead_in);
   expected = frames;
   if (gst_structure_get_fraction(meta, "framerate", &n, &d) && n > 0 && d > 0 && info->fps_n > 0)
     expected = gst_util_uint64_scale_round(frames, (guint64) info->fps_n * (guint64) d,
@@ -219,6 +230,7 @@ clip_new(GstOpenSoraClips *self, const GstStructure *meta)
   clip->tags = g_steal_pointer(&self->tags);
   clip->continues = self->cut && same_meta(self->cut_meta, meta);
   clip->expected = clip->continues ? self->cut_left : count_expected(meta, &self->info);
+  clip->continues |= is_extension(meta);
   return clip;
 }
 

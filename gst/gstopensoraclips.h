@@ -24,7 +24,7 @@ typedef struct {
   GstTagList *tags;   /* that came before the first frame, or NULL */
   guint expected;     /* frames that it has when it is complete; 0: not known */
   gboolean complete;
-  gboolean continues; /* what the clip before it began, which was cut for its length */
+  gboolean continues; /* where the clip before it ends: its extension, or cut off for its length */
 } GstOpenSoraClip;
 
 /**

@@ -50,9 +50,11 @@ next_frame(GstOpenSoraPlayer *self, GstOpenSoraTrack *track, const GstOpenSoraPl
   return frame;
 }
 
-/* Whether a transition of @fade frames (0: a cut) may begin with the next frame. */
+/* Whether a transition of @fade frames (0: a cut) to @next may begin with the next frame. What
+ * continues the clip waits for its end, not for its beginning or for further plays. */
 static gboolean
-may_leave(GstOpenSoraPlayer *self, const GstOpenSoraPlayerParams *params, guint fade)
+may_leave(GstOpenSoraPlayer *self, GstOpenSoraClip *next, const GstOpenSoraPlayerParams *params,
+          guint fade)
 {
   const GstOpenSoraTrack *track = &self->track;
   guint length, left;
@@ -61,6 +63,8 @@ may_leave(GstOpenSoraPlayer *self, const GstOpenSoraPlayerParams *params, guint 
     return TRUE;
   length = pass_length(self, track->clip, params);
   left = length - MIN(track->pos, length);
+  if (next->continues)
+    return left == 0 && !track->backward;
   return left <= fade && track->plays + (left > 0) >= params->min_plays;
 }
 
@@ -87,7 +91,7 @@ change_clip(GstOpenSoraPlayer *self, const GstOpenSoraPlayerParams *params, GstB
   if (!next)
     return;
   fade = fade_length(self, next, params, slate, slate_info);
-  if (!may_leave(self, params, fade) || !gst_opensora_clips_take(self->clips, next))
+  if (!may_leave(self, next, params, fade) || !gst_opensora_clips_take(self->clips, next))
     return;
   if (fade > 0) {
     self->old = self->track;

@@ -98,6 +98,9 @@ add_meta(Stage *self, GstBuffer *buffer, guint clip, guint frames)
   gst_structure_set(gst_custom_meta_get_structure(meta), "clip", G_TYPE_UINT, clip, "prompt",
                     G_TYPE_STRING, prompt, "frames", G_TYPE_UINT, frames, "framerate",
                     GST_TYPE_FRACTION, self->fps_n, self->fps_d, NULL);
+  if (self->extension)
+    gst_structure_set(gst_custom_meta_get_structure(meta), "extension", G_TYPE_UINT,
+                      self->extension, "lead-in", G_TYPE_UINT, self->lead_in, NULL);
 }
 
 static GstBuffer *

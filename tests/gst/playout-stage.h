@@ -26,8 +26,9 @@ typedef struct {
   GstElement *pipeline, *playout, *in, *out;
   GstTestClock *clock;
   GstBus *bus;
-  gint fps_n, fps_d;  /* of clips that are fed: 24 a second */
-  const char *format; /* of these: RGB */
+  gint fps_n, fps_d;        /* of clips that are fed: 24 a second */
+  const char *format;       /* of these: RGB */
+  guint extension, lead_in; /* that they say of themselves; 0: they do not */
 } Stage;
 
 Stage *stage_new(const char *properties, const char *out_caps);

@@ -242,6 +242,23 @@ GST_START_TEST(test_parts_of_a_clip)
 }
 GST_END_TEST;
 
+/* The extension of a clip follows its end, not its beginning, and is not faded; what of its latent
+ * has been shown does not come. */
+GST_START_TEST(test_extension)
+{
+  g_autoptr(Stage) stage = stage_started("slate=none repeat=ping-pong min-plays=9 "
+                                         "transition=cross-fade transition-frames=2");
+
+  feed_now(stage, 1, 3);
+  expect(stage, "1.0 1.1 1.2 1.1");
+  stage->extension = 1;
+  stage->lead_in = 2;
+  feed_frames(stage, 1, 3, 2, 4, WIDTH);
+  wait_stat(stage, "clips-waiting", 1);
+  expect(stage, "1.0 1.1 1.2 1.3 1.4 1.3");
+}
+GST_END_TEST;
+
 GST_START_TEST(test_new_caps)
 {
   g_autoptr(Stage) stage = stage_new("transition=cross-fade", "video/x-raw,framerate=24/1");
@@ -481,6 +498,7 @@ playout_suite(void)
   tcase_add_loop_test(tcase, test_without_meta, 0, 3);
   tcase_add_test(tcase, test_max_frames);
   tcase_add_test(tcase, test_parts_of_a_clip);
+  tcase_add_test(tcase, test_extension);
   tcase_add_test(tcase, test_new_caps);
   tcase_add_loop_test(tcase, test_cross_fade, 0, G_N_ELEMENTS(formats));
   tcase_add_test(tcase, test_late_cross_fade);
