@@ -89,9 +89,6 @@ static gboolean
 parse_option(guint option, const GValue *value, GstStructure *parsed, gint *priority,
              GError **error)
 {
-  static const char *const kinds[] = { "whole number", "whole number", "whole number",
-                                       "multiple of " G_STRINGIFY(GST_OPENSORA_SIZE_UNIT),
-                                       "number" };
   const char *name = known_options[option].name, *field = known_options[option].field;
   const Kind kind = known_options[option].kind;
   const gint64 min = known_options[option].min, max = known_options[option].max;
@@ -108,7 +105,10 @@ parse_option(guint option, const GValue *value, GstStructure *parsed, gint *prio
     ok = get_integer(value, &integer) && integer >= min && integer <= max &&
          (kind != SIZE || integer % GST_OPENSORA_SIZE_UNIT == 0);
   if (!ok) {
-    wanted = g_strdup_printf("a %s from %" G_GINT64_FORMAT " to %" G_GINT64_FORMAT, kinds[kind],
+    wanted = g_strdup_printf("a %s from %" G_GINT64_FORMAT " to %" G_GINT64_FORMAT,
+                             kind == DOUBLE ? "number"
+                             : kind == SIZE ? "multiple of " G_STRINGIFY(GST_OPENSORA_SIZE_UNIT)
+                                            : "whole number",
                              min, max);
     return refuse(name, value, wanted, error);
   }
