@@ -103,6 +103,20 @@ add_meta(Stage *self, GstBuffer *buffer, guint clip, guint frames)
                       self->extension, "lead-in", G_TYPE_UINT, self->lead_in, NULL);
 }
 
+static gint alive;
+
+static void
+on_freed(gpointer data, GstMiniObject *memory)
+{
+  g_atomic_int_add(&alive, -1);
+}
+
+guint
+frames_alive(void)
+{
+  return (guint) g_atomic_int_get(&alive);
+}
+
 static GstBuffer *
 make_frame(guint size, guint clip, guint i)
 {
@@ -111,6 +125,9 @@ make_frame(guint size, guint clip, guint i)
 
   gst_buffer_memset(buffer, 0, (guint8) clip, size);
   gst_buffer_fill(buffer, 0, head, sizeof head);
+  /* Copies of the buffer share the memory. */
+  gst_mini_object_weak_ref(GST_MINI_OBJECT(gst_buffer_peek_memory(buffer, 0)), on_freed, NULL);
+  g_atomic_int_inc(&alive);
   return buffer;
 }
 

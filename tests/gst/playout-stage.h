@@ -49,7 +49,9 @@ void add_meta(Stage *self, GstBuffer *buffer, guint clip, guint frames);
 void feed_frames(Stage *self, guint clip, guint first, guint n, guint frames, gint width);
 /* A clip of @n frames. */
 void feed(Stage *self, guint clip, guint n);
-/* The same, and it is there when this returns. */
+/* Frames that have been fed and whose memory has not been freed. */
+guint frames_alive(void);
+/* As feed(), and the clip is there when this returns. */
 void feed_now(Stage *self, guint clip, guint n);
 /* Straight to the element, as if appsrc had sent it. */
 void send_event(Stage *self, GstEvent *event);
