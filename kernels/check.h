@@ -11,6 +11,7 @@
 #define OSR_KERNELS_CHECK_H
 
 #include "common.h"
+#include "philox.h"
 
 #define OSR_MASK_OF(dtype) (1u << (dtype))
 #define OSR_FLOAT_DTYPES                                                                           \
@@ -398,9 +399,26 @@ osr_check_randn(OsrOpsContext *ctx, const OsrRandn *p, uint32_t dtypes)
   OSR_TRY(osr_check_dtype(ctx, "randn", p->dtype, dtypes));
   OSR_REQUIRE(ctx, p->t >= 0 && p->h >= 0 && p->w >= 0 && p->c >= 0,
               "randn: bad size %d x %d x %d x %d", p->t, p->h, p->w, p->c);
+  OSR_REQUIRE(ctx, p->torch_blocks >= OSR_RANDN_THIS_GPU, "randn: %d blocks", p->torch_blocks);
   if (p->t == 0 || p->h == 0 || p->w == 0 || p->c == 0)
     return OSR_OK;
-  return osr_check_array(ctx, "randn", "y", p->y, p->t, p->h, p->w, p->c, 1);
+  OSR_TRY(osr_check_array(ctx, "randn", "y", p->y, p->t, p->h, p->w, p->c, 1));
+  /* PyTorch draws in several pieces what it cannot index with 32 bits. */
+  if (p->torch_blocks && (int64_t) p->t * p->h * p->w * p->c > INT32_MAX / 4)
+    return osr_fail(ctx, OSR_ERR_UNSUPPORTED, "randn: %d x %d x %d x %d are too many for one call",
+                    p->t, p->h, p->w, p->c);
+  return OSR_OK;
+}
+
+/* For osr_draw(). @this_gpu: blocks of 256 threads that the device runs at once. */
+static inline OsrDraws
+osr_draws(const OsrRandn *p, int this_gpu)
+{
+  const uint64_t n = (uint64_t) p->t * (uint64_t) p->h * (uint64_t) p->w * (uint64_t) p->c;
+  const int blocks = p->torch_blocks == OSR_RANDN_THIS_GPU ? this_gpu : p->torch_blocks;
+  const OsrDraws draws = { p->seed, p->sequence, n, osr_torch_threads(n, (uint64_t) blocks) };
+
+  return draws;
 }
 
 static inline OsrResult

@@ -34,7 +34,7 @@
 extern "C" {
 #endif
 
-#define OSR_OPS_ABI 2
+#define OSR_OPS_ABI 3
 
 /* Marks that a context keeps, see OsrBackend.mark. */
 #define OSR_MAX_MARKS 64
@@ -306,11 +306,17 @@ typedef struct OsrGuidanceStep {
 /* Standard normal noise, one independent stream a seed and `sequence` (clip number in a
  * batch). Element (c, t, h, w) takes draw ((c T + t) H + h) W + w, whatever the memory
  * layout, so noise does not depend on backend, threads or ranks. y [T, H, W, C].
- * philox.h has the exact definition. */
+ * philox.h has the exact definition.
+ * With torch_blocks, as the sequence-th torch.randn(1, C, T, H, W) of a CUDA generator in
+ * PyTorch: on a GPU that runs so many blocks of 256 threads at once, which the result depends on;
+ * OSR_RANDN_THIS_GPU: on this one, or (hosts) on an H100 or H200. */
+#define OSR_RANDN_THIS_GPU (-1)
+#define OSR_RANDN_H100 (132 * 2048 / 256)
 typedef struct OsrRandn {
   OsrDType dtype;
   uint64_t seed;
   uint32_t sequence;
+  int torch_blocks; /* 0: ours */
   int t, h, w, c;
   void *y;
 } OsrRandn;

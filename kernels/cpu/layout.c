@@ -338,6 +338,7 @@ randn_task(const void *data, int64_t begin, int64_t end, int thread)
 {
   const OsrRandn *p = data;
   const uint64_t rows = (uint64_t) p->t * (uint64_t) p->h;
+  const OsrDraws draws = osr_draws(p, OSR_RANDN_H100);
 
   (void) thread;
   for (int64_t row = begin; row < end; row++) {
@@ -347,7 +348,7 @@ randn_task(const void *data, int64_t begin, int64_t end, int thread)
       const uint64_t draw = ((uint64_t) c * rows + (uint64_t) row) * (uint64_t) p->w;
 
       for (int w = 0; w < p->w; w++)
-        y[(int64_t) w * p->c + c] = osr_philox_randn(p->seed, p->sequence, draw + (uint64_t) w);
+        y[(int64_t) w * p->c + c] = osr_draw(&draws, draw + (uint64_t) w);
     }
   }
 }

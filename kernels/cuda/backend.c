@@ -202,6 +202,7 @@ start(OsrOpsContext *ctx)
                     device, major, minor, MIN_CAPABILITY / 10, MIN_CAPABILITY % 10);
   cuda->capability = capability_choice(cuda->capability);
   cuda->n_sms = attribute(cudaDevAttrMultiProcessorCount, device);
+  cuda->sm_threads = attribute(cudaDevAttrMaxThreadsPerMultiProcessor, device);
   cuda->l2_size = (size_t) attribute(cudaDevAttrL2CacheSize, device);
   cuda->max_shared = (size_t) attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
 

@@ -67,8 +67,8 @@ typedef struct OsrCudaGemms OsrCudaGemms;
 /* ctx->impl */
 typedef struct OsrCuda {
   int device;
-  int capability; /* 80, 89, 90 ... that kernels are chosen for */
-  int n_sms;
+  int capability;        /* 80, 89, 90 ... that kernels are chosen for */
+  int n_sms, sm_threads; /* multiprocessors, threads that one runs at once */
   size_t l2_size;
   size_t max_shared; /* dynamic shared memory a block may ask for */
   bool tf32, sync_each;

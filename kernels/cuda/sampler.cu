@@ -111,14 +111,13 @@ osr_cuda_guidance_step(OsrOpsContext *ctx, const OsrGuidanceStep *p)
 /* --- randn --- */
 
 template <typename T>
-static __global__ void __launch_bounds__(256)
-    randn(T *y, uint64_t seed, uint32_t sequence, int64_t positions, int c)
+static __global__ void __launch_bounds__(256) randn(T *y, OsrDraws draws, int64_t positions, int c)
 {
   for (OSR_GRID_ITEMS(i, positions * c, 1)) {
     const int64_t position = i / c, channel = i - position * c;
     const uint64_t draw = (uint64_t) (channel * positions + position);
 
-    y[i] = osr_round<T>(osr_philox_randn(seed, sequence, draw));
+    y[i] = osr_round<T>(osr_draw(&draws, draw));
   }
 }
 
@@ -135,8 +134,9 @@ osr_cuda_randn(OsrOpsContext *ctx, const OsrRandn *p)
   osr_row_grid(1, positions * p->c, 1, &g);
 
   OSR_CUDA_TYPED(p->dtype, {
-    randn<T><<<g.grid, g.block, 0, osr_cuda(ctx)->stream>>>((T *) p->y, p->seed, p->sequence,
-                                                            positions, p->c);
+    randn<T><<<g.grid, g.block, 0, osr_cuda(ctx)->stream>>>(
+        (T *) p->y, osr_draws(p, osr_cuda(ctx)->n_sms * (osr_cuda(ctx)->sm_threads / 256)),
+        positions, p->c);
   });
   return osr_cuda_launched(ctx, "randn: %d x %d x %d x %d", p->t, p->h, p->w, p->c);
 }

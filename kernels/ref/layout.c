@@ -200,6 +200,7 @@ osr_ref_guidance_step(OsrOpsContext *ctx, const OsrGuidanceStep *p)
 OsrResult
 osr_ref_randn(OsrOpsContext *ctx, const OsrRandn *p)
 {
+  const OsrDraws draws = osr_draws(p, OSR_RANDN_H100);
   float *y = p->y;
 
   OSR_TRY(osr_check_randn(ctx, p, OSR_REF_DTYPES));
@@ -210,7 +211,7 @@ osr_ref_randn(OsrOpsContext *ctx, const OsrRandn *p)
         for (int c = 0; c < p->c; c++) {
           uint64_t draw = (((uint64_t) c * p->t + t) * p->h + h) * p->w + w;
 
-          *y++ = osr_philox_randn(p->seed, p->sequence, draw);
+          *y++ = osr_draw(&draws, draw);
         }
   return OSR_OK;
 }

@@ -207,13 +207,15 @@ build_randn(Case *c)
   p.h = (int) rng_size(rng, 24);
   p.w = (int) rng_size(rng, 24);
   p.c = (int) rng_size(rng, 20);
-  /* The same bits everywhere. */
-  c->exact = true;
+  if (rng_one_in(rng, 2))
+    p.torch_blocks = (int) rng_range(rng, 1, 4);
+  /* Ours are the same bits everywhere. */
+  c->exact = !p.torch_blocks;
   case_dtype(c, &p.dtype, c->dtype);
   case_array(c, &p.y, "y", ROLE_OUT, c->dtype, (int64_t) p.t * p.h * p.w * p.c, 0, 1);
 
-  case_describe(c, "seed %llu, sequence %u, %d x %d x %d x %d", (unsigned long long) p.seed,
-                p.sequence, p.t, p.h, p.w, p.c);
+  case_describe(c, "seed %llu, sequence %u, torch blocks %d, %d x %d x %d x %d",
+                (unsigned long long) p.seed, p.sequence, p.torch_blocks, p.t, p.h, p.w, p.c);
   case_run(c, &p);
 }
 

@@ -568,6 +568,7 @@ invalid_randn(Invalid *v)
   BAD(randn, p.w = -1);
   BAD(randn, p.c = -1);
   BAD(randn, p.t = p.h = p.w = p.c = INT32_MAX);
+  BAD(randn, p.torch_blocks = -2);
 }
 
 static void

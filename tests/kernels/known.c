@@ -6,15 +6,22 @@
 #include "philox.h"
 
 static void
-expect(Tally *tally, const char *what, const float *got, const double *want, int n)
+expect_near(Tally *tally, const char *what, const float *got, const double *want, int n,
+            double tolerance)
 {
   for (int i = 0; i < n; i++)
-    if (!(fabs(got[i] - want[i]) <= 1e-6 * (1.0 + fabs(want[i])))) {
+    if (!(fabs(got[i] - want[i]) <= tolerance * (1.0 + fabs(want[i])))) {
       tally_add(tally, false, "%s: element %d is %.9g, not %.9g", what, i, (double) got[i],
                 want[i]);
       return;
     }
   tally_add(tally, true, "%s", what);
+}
+
+static void
+expect(Tally *tally, const char *what, const float *got, const double *want, int n)
+{
+  expect_near(tally, what, got, want, n, 1e-6);
 }
 
 /* Random123's kat_vectors for philox4x32, 10 rounds. */
@@ -352,6 +359,9 @@ known_layout(Tally *tally, OsrOpsContext *ctx, const OsrOps *ops)
   };
   OsrBlend blend = { .outer = 1, .a_len = 5, .b_len = 5, .inner = 1, .extent = 4, .a = a, .b = b };
   OsrRandn randn = { .seed = 7, .sequence = 1, .t = 2, .h = 1, .w = 2, .c = 2, .y = y };
+  OsrRandn torch = {
+    .seed = 42, .torch_blocks = OSR_RANDN_H100, .t = 1, .h = 1, .w = 8, .c = 1, .y = y
+  };
 
   ops->patchify(ctx, &patches);
   expect(tally, "patchify", y, (const double[]){ 0, 1, 2, 3, 10, 11, 12, 13 }, 8);
@@ -373,6 +383,18 @@ known_layout(Tally *tally, OsrOpsContext *ctx, const OsrOps *ops)
     tally_add(tally, y[i] == osr_philox_randn(7, 1, (c * 2 + t) * 2 + w),
               "randn: element %d has another draw", (int) i);
   }
+  /* torch.manual_seed(seed); torch.randn(8, device="cuda"), as it prints them. */
+  ops->randn(ctx, &torch);
+  expect_near(
+      tally, "randn: torch 42", y,
+      (const double[]){ 0.1940, 2.1614, -0.1721, 0.8491, -1.9244, 0.6530, -0.6494, -0.8175 }, 8,
+      5.1e-5);
+  torch.seed = 0;
+  ops->randn(ctx, &torch);
+  expect_near(
+      tally, "randn: torch 0", y,
+      (const double[]){ -0.9247, -0.4253, -2.6438, 0.1452, -0.1209, -0.5797, -0.6229, -0.3284 }, 8,
+      5.1e-5);
 }
 
 /* The colour bars of the two standards: 8-bit codes of full red and of white. */
