@@ -432,6 +432,7 @@ prepare_x(OsrSampler *s, OsrTensor *noise, GError **error)
                 .dtype = s->run.dtype,
                 .seed = s->params->seed,
                 .sequence = s->params->sequence,
+                .torch_blocks = s->params->rng == OSR_RNG_TORCH_CUDA ? OSR_RANDN_THIS_GPU : 0,
                 .t = (int) s->frames,
                 .h = (int) s->height,
                 .w = (int) s->width,

@@ -24,6 +24,14 @@ typedef enum {
 OSR_API const char *osr_condition_name(OsrCondition condition);
 OSR_API gboolean osr_condition_from_name(const char *name, OsrCondition *condition);
 
+/* Where noise comes from. */
+typedef enum {
+  OSR_RNG_PHILOX = 0, /* the same on every device */
+  OSR_RNG_TORCH_CUDA, /* torch.randn() of a CUDA generator with that seed, as upstream's: depends on
+                       * the number of the GPU's multiprocessors; on CPUs that of an H100 or H200,
+                       * to 1e-6 */
+} OsrRng;
+
 /**
  * OsrSamplingParams:
  * @width, @height: pixels, multiples of 16 (osr_sampling_params_check())
@@ -37,6 +45,7 @@ OSR_API gboolean osr_condition_from_name(const char *name, OsrCondition *conditi
  * @flow_shift: the shift's alpha; 0 = upstream's estimate
  * @seed: of the noise
  * @sequence: number of the clip among those with the same seed
+ * @rng: where the noise comes from; the sequence-th draw of the generator
  * @use_graphs: record short forwards once and repeat them as one call, where the device can:
  *   the same clip, sooner
  * @round_times: round the time steps on their way into the model as upstream does: no difference
@@ -55,6 +64,7 @@ typedef struct {
   guint32 sequence;
   gboolean use_graphs;
   gboolean round_times;
+  OsrRng rng;
 } OsrSamplingParams;
 
 #define OSR_SAMPLING_PARAMS_INIT                                                                   \

@@ -196,6 +196,7 @@ make_comment(const GstStructure *clip)
   }
   append_int(comment, "extend", clip);
   append_string(comment, "compat", clip, "compat");
+  append_string(comment, "rng", clip, "rng");
   append_string(comment, "negative-prompt", clip, "negative-prompt");
   return g_string_free(comment, FALSE);
 }

@@ -59,6 +59,22 @@ gst_opensora_compat_get_type(void)
   return type;
 }
 
+#define GST_TYPE_OPENSORA_RNG (gst_opensora_rng_get_type())
+static GType
+gst_opensora_rng_get_type(void)
+{
+  static GType type;
+  static const GEnumValue values[] = {
+    { OSR_RNG_PHILOX, "The same on every device", "philox" },
+    { OSR_RNG_TORCH_CUDA, "What PyTorch draws on a GPU of this model, as upstream", "torch-cuda" },
+    { 0, NULL, NULL },
+  };
+
+  if (g_once_init_enter(&type))
+    g_once_init_leave(&type, g_enum_register_static("GstOpenSoraRng", values));
+  return type;
+}
+
 const char *
 gst_opensora_condition_nick(gint condition)
 {
@@ -181,7 +197,11 @@ gst_opensora_sampling_install_properties(GObjectClass *klass, guint first_id)
       g_param_spec_enum("compat", "Compatibility",
                         "Whose roundings to follow; no difference where the model computes in f32",
                         GST_TYPE_OPENSORA_COMPAT, GST_OPENSORA_COMPAT_NONE, flags));
+  g_object_class_install_property(klass, first_id + GST_OPENSORA_SAMPLING_PROP_RNG,
+                                  g_param_spec_enum("rng", "Noise", "What noise a seed stands for",
+                                                    GST_TYPE_OPENSORA_RNG, OSR_RNG_PHILOX, flags));
 
+  gst_type_mark_as_plugin_api(GST_TYPE_OPENSORA_RNG, 0);
   gst_type_mark_as_plugin_api(GST_TYPE_OPENSORA_SWITCH, 0);
   gst_type_mark_as_plugin_api(GST_TYPE_OPENSORA_COMPAT, 0);
   gst_type_mark_as_plugin_api(GST_TYPE_OPENSORA_CONDITION, 0);
@@ -252,6 +272,9 @@ gst_opensora_sampling_set_property(GstOpenSoraSampling *self, GstElement *elemen
   case GST_OPENSORA_SAMPLING_PROP_COMPAT:
     self->compat = g_value_get_enum(value);
     break;
+  case GST_OPENSORA_SAMPLING_PROP_RNG:
+    self->rng = g_value_get_enum(value);
+    break;
   case GST_OPENSORA_SAMPLING_PROP_EXTEND:
     self->extend = g_value_get_int(value);
     break;
@@ -317,6 +340,9 @@ gst_opensora_sampling_get_property(GstOpenSoraSampling *self, GstElement *elemen
     break;
   case GST_OPENSORA_SAMPLING_PROP_COMPAT:
     g_value_set_enum(value, self->compat);
+    break;
+  case GST_OPENSORA_SAMPLING_PROP_RNG:
+    g_value_set_enum(value, self->rng);
     break;
   case GST_OPENSORA_SAMPLING_PROP_EXTEND:
     g_value_set_int(value, self->extend);
@@ -396,6 +422,7 @@ gst_opensora_sampling_get_params(GstOpenSoraSampling *self, GstElement *element,
   params->shift = switch_value(self->shift, params->shift);
   params->use_graphs = self->cuda_graphs;
   params->round_times = self->compat == GST_OPENSORA_COMPAT_UPSTREAM;
+  params->rng = self->rng;
   *condition = self->condition;
   GST_OBJECT_UNLOCK(element);
 }
@@ -413,6 +440,8 @@ gst_opensora_sampling_describe(const OsrSamplingParams *params, GstStructure *cl
                     params->shift, "flow-shift", G_TYPE_DOUBLE, params->flow_shift, NULL);
   if (params->round_times)
     gst_structure_set(clip, "compat", G_TYPE_STRING, "upstream", NULL);
+  if (params->rng == OSR_RNG_TORCH_CUDA)
+    gst_structure_set(clip, "rng", G_TYPE_STRING, "torch-cuda", NULL);
 }
 
 gint

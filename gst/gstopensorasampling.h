@@ -39,6 +39,7 @@ typedef struct {
   gint condition;
   gboolean cuda_graphs;
   GstOpenSoraCompat compat;
+  OsrRng rng;
   gint extend; /* < 0: without end */
 
   /* What the clip at hand asks for, before the properties; 0 and negative: nothing. */
@@ -60,6 +61,7 @@ enum {
   GST_OPENSORA_SAMPLING_PROP_CONDITION,
   GST_OPENSORA_SAMPLING_PROP_CUDA_GRAPHS,
   GST_OPENSORA_SAMPLING_PROP_COMPAT,
+  GST_OPENSORA_SAMPLING_PROP_RNG,
   GST_OPENSORA_SAMPLING_PROP_EXTEND,
   GST_OPENSORA_SAMPLING_PROP_NUM_FRAMES, /* this and the rest change the caps */
   GST_OPENSORA_SAMPLING_PROP_WIDTH,

@@ -24,6 +24,7 @@ static const struct {
   { "bench", tool_bench, "times every stage from prompt to frames" },
   { "parts", tool_parts, "times one model on random weights" },
   { "run", tool_run, "one component on tensors from a file" },
+  { "noise", tool_noise, "the noise of a seed to a file" },
 };
 
 static void

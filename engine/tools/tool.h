@@ -21,6 +21,7 @@ gboolean tool_plan(int argc, char **argv, GCancellable *cancellable, GError **er
 gboolean tool_bench(int argc, char **argv, GCancellable *cancellable, GError **error);
 gboolean tool_generate(int argc, char **argv, GCancellable *cancellable, GError **error);
 gboolean tool_parts(int argc, char **argv, GCancellable *cancellable, GError **error);
+gboolean tool_noise(int argc, char **argv, GCancellable *cancellable, GError **error);
 gboolean tool_run(int argc, char **argv, GCancellable *cancellable, GError **error);
 
 /* Parses the options of a command; --help prints and exits. @group may be NULL. @rest, if

@@ -435,13 +435,96 @@ test_cancel(void)
   g_assert_cmpuint(spy.n_attention, ==, spy.cancel_at);
 }
 
+static guint64
+text_number(JsonObject *object, const char *name)
+{
+  return g_ascii_strtoull(json_object_get_string_member(object, name), NULL, 10);
+}
+
+/* Our own stream, bit by bit. */
+static void
+test_noise_streams(void)
+{
+  g_autoptr(Golden) golden = golden_open("tables-philox");
+  JsonArray *streams = json_object_get_array_member(golden->config, "streams");
+
+  g_assert_cmpuint(json_array_get_length(streams), >, 0);
+  for (guint s = 0; s < json_array_get_length(streams); s++) {
+    JsonObject *stream = json_array_get_object_element(streams, s);
+    g_autofree char *name = g_strdup_printf("out.stream.%u", s);
+    gsize n;
+    g_autofree float *want = golden_floats(golden, name, &n);
+
+    g_assert_cmpuint(n, ==, (gsize) json_object_get_int_member(stream, "count"));
+    for (gsize i = 0; i < n; i++)
+      g_assert_cmpfloat(osr_philox_randn(text_number(stream, "seed"),
+                                         (guint32) json_object_get_int_member(stream, "sequence"),
+                                         text_number(stream, "first") + i),
+                        ==, want[i]);
+  }
+}
+
+/* Elements of torch.randn(), of the first call and later ones, in one pass of the threads or in
+ * several. */
+static void
+test_noise_torch(void)
+{
+  g_autoptr(Golden) golden = golden_open("tables-philox");
+  JsonObject *torch = json_object_get_object_member(golden->config, "torch");
+  JsonArray *index = json_object_get_array_member(torch, "index");
+  JsonArray *runs = json_object_get_array_member(torch, "runs");
+  g_autoptr(OsrDevice) device = case_device("cpu");
+  const gint64 dims[] = { json_object_get_int_member(torch, "frames"),
+                          json_object_get_int_member(torch, "height"),
+                          json_object_get_int_member(torch, "width"),
+                          json_object_get_int_member(torch, "channels") };
+  const gint64 positions = dims[0] * dims[1] * dims[2];
+  g_autoptr(OsrTensor) noise = osr_tensor_new(device, OSR_DTYPE_F32, 4, dims, NULL);
+
+  g_assert_cmpuint(json_array_get_length(runs), >, 0);
+  for (guint r = 0; r < json_array_get_length(runs); r++) {
+    JsonObject *run = json_array_get_object_element(runs, r);
+    const gint64 blocks = json_object_get_int_member(run, "blocks");
+    const gint64 call = json_object_get_int_member(run, "call");
+    g_autofree char *name =
+        g_strdup_printf("out.torch.%" G_GINT64_FORMAT ".%" G_GINT64_FORMAT, blocks, call);
+    g_autofree float *got = NULL;
+    gsize n;
+    g_autofree float *want = golden_floats(golden, name, &n);
+
+    g_assert_cmpuint(n, ==, json_array_get_length(index));
+    osr_device_lock(device);
+    g_assert_cmpint(osr_device_get_ops(device)->randn(osr_device_get_context(device),
+                                                      &(OsrRandn){
+                                                          .dtype = OSR_DTYPE_F32,
+                                                          .seed = text_number(torch, "seed"),
+                                                          .sequence = (guint32) call,
+                                                          .torch_blocks = (int) blocks,
+                                                          .t = (int) dims[0],
+                                                          .h = (int) dims[1],
+                                                          .w = (int) dims[2],
+                                                          .c = (int) dims[3],
+                                                          .y = noise->data,
+                                                      }),
+                    ==, OSR_OK);
+    osr_device_unlock(device);
+    got = golden_download(noise);
+    for (gsize i = 0; i < n; i++) {
+      const gint64 draw = json_array_get_int_element(index, (guint) i);
+
+      g_assert_cmpfloat_with_epsilon(got[draw % positions * dims[3] + draw / positions], want[i],
+                                     1e-5);
+    }
+  }
+}
+
 /* Without noise, it is drawn from the seed: the same for any number of threads. */
 static void
 test_noise(void)
 {
   g_auto(Run) run = run_open("sampler-t2v", "cpu");
   g_autofree float *noise = g_new(float, osr_tensor_n_elements(run.noise));
-  g_autoptr(OsrTensor) given = NULL, other = NULL;
+  g_autoptr(OsrTensor) given = NULL, other = NULL, torch = NULL;
   g_autoptr(GError) error = NULL;
   guint t = run.dims[0], h = run.dims[1], w = run.dims[2], c = run.dims[3];
   float *at = noise;
@@ -468,6 +551,10 @@ test_noise(void)
   run.params.sequence++;
   other = run_latent(&run, 0, NULL);
   g_assert_cmpfloat(case_difference(other, given), >, 0.1);
+  run.params.sequence--;
+  run.params.rng = OSR_RNG_TORCH_CUDA;
+  torch = run_latent(&run, 0, NULL);
+  g_assert_cmpfloat(case_difference(torch, given), >, 0.1);
 }
 
 static void
@@ -619,6 +706,8 @@ main(int argc, char **argv)
   g_test_add_func("/sampler/one-frame", test_one_frame);
   g_test_add_func("/sampler/cancel", test_cancel);
   g_test_add_func("/sampler/noise", test_noise);
+  g_test_add_func("/sampler/noise-streams", test_noise_streams);
+  g_test_add_func("/sampler/noise-torch", test_noise_torch);
   g_test_add_func("/sampler/round-time", test_round_time);
   g_test_add_func("/sampler/bad-input", test_bad_input);
   g_test_add_func("/sampler/params", test_params);

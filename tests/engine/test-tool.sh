@@ -287,6 +287,17 @@ says "FRAMESxROWSxCOLUMNS"
 runs 2 parts t5 --preset open-sora-v9
 says "open-sora-v2"
 
+# Noise: that of PyTorch is the same for all who are told the GPU
+runs 0 noise --device cpu --rng torch-cuda --blocks 108 --frames 2 --output "$work/n.safetensors"
+runs 0 noise --device ref --rng torch-cuda --blocks 108 --frames 2 --output "$work/m.safetensors"
+cmp -s "$work/n.safetensors" "$work/m.safetensors" || fail "noise depends on the device"
+runs 0 noise --device ref --frames 2 --output "$work/m.safetensors"
+! cmp -s "$work/n.safetensors" "$work/m.safetensors" || fail "--rng changes nothing"
+runs 2 noise --rng dice --output "$work/m.safetensors"
+says "philox or torch-cuda"
+runs 2 noise
+says "--output"
+
 # Interrupted in the middle
 status=0
 "$tool" generate --prompt "a red cube" --output "$work/c.y4m" --device cpu --steps 10000 \

@@ -611,6 +611,14 @@ def _():
     out["normals"] = torch.from_numpy(philox.normal(np.array(words, dtype=np.uint32)))
     config["clip"] = dict(seed="7", sequence=3, channels=4, frames=2, height=3, width=2)
     out["clip"] = philox.noise(7, 3, (1, 4, 2, 3, 2))
+    # torch.randn() of 16 x 33 x 24 x 42, on GPUs that need one pass for it, or several.
+    config["torch"] = dict(seed=str(2**40 + 42), channels=16, frames=33, height=24, width=42, runs=[])
+    n = 16 * 33 * 24 * 42
+    index = [0, 1, 255, 256, 27648, 65535, 270335, 270336, 300000, 442368, n - 2, n - 1]
+    config["torch"]["index"] = index
+    for blocks, call in ((1056, 0), (1056, 2), (108, 0), (7, 1)):
+        config["torch"]["runs"].append(dict(blocks=blocks, call=call))
+        out[f"torch.{blocks}.{call}"] = torch.from_numpy(philox.torch_draws(2**40 + 42, call, n, index, blocks))
     return golden(config, {}, out)
 
 

@@ -141,3 +141,23 @@ def draws(seed, sequence, count, first=0):
 def noise(seed, sequence, shape):
     """float32 noise of one clip [C, T, H, W] (any shape, in row-major order)."""
     return torch.from_numpy(draws(seed, sequence, int(np.prod(shape))).reshape(shape))
+
+
+def torch_draws(seed, call, n, index, blocks=132 * 8):
+    """Elements ``index`` of the ``call``-th torch.randn(n) of a CUDA generator, float32, on a GPU
+    that runs ``blocks`` blocks of 256 threads at once.  check_noise.py compares with PyTorch."""
+    index = np.asarray(index, dtype=np.uint64)
+    threads = np.uint64(256 * min(blocks, -(-n // 256)))
+    each = (n - 1) // (4 * int(threads)) + 1
+    draw, subsequence = index // threads, index % threads
+    block = np.uint64(call * each) + draw // np.uint64(4)
+    counter = (block & MASK, block >> WORD, subsequence & MASK, subsequence >> WORD)
+    words = np.stack(philox(counter, (seed & 0xFFFFFFFF, seed >> 32)))
+    component = (draw % np.uint64(4)).astype(np.int64)
+    pair, at = component & 2, np.arange(len(index))
+    unit = np.float32(2.3283064e-10)
+    turn = unit * np.float32(6.2831855)
+    u = words[pair, at].astype(np.float32) * unit + unit / np.float32(2)
+    v = words[pair + 1, at].astype(np.float32) * turn + turn / np.float32(2)
+    side = np.where(component & 1, np.cos(v), np.sin(v))
+    return (np.sqrt(np.float32(-2) * np.log(u)) * side).astype(np.float32)
