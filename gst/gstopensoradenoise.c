@@ -26,15 +26,13 @@
  *
  * Since: 0.1
  */
-#include <gst/base/gstaggregator.h>
+#include "gstopensoradenoise.h"
+
 #include <stdio.h>
 
-#include "gstopensoraclipmeta.h"
-#include "gstopensorainterrupt.h"
 #include "gstopensorareferences.h"
-#include "gstopensorasampling.h"
 
-GST_DEBUG_CATEGORY_STATIC(gst_opensora_denoise_debug);
+GST_DEBUG_CATEGORY(gst_opensora_denoise_debug);
 #define GST_CAT_DEFAULT gst_opensora_denoise_debug
 
 #define FRAMES_FIELD "frames = (int) [ 1, 65536 ]"
@@ -45,25 +43,6 @@ enum {
   PROP_SAMPLING = PROP_MODEL + GST_OPENSORA_MODEL_N_PROPS, /* likewise */
 };
 
-#define GST_TYPE_OPENSORA_DENOISE (gst_opensora_denoise_get_type())
-G_DECLARE_FINAL_TYPE(GstOpenSoraDenoise, gst_opensora_denoise, GST, OPENSORA_DENOISE, GstAggregator)
-
-struct _GstOpenSoraDenoise {
-  GstAggregator parent;
-
-  GstOpenSoraModel model;
-  GstOpenSoraSampling sampling;
-
-  GstOpenSoraInterrupt interrupt;
-  guint next_reference;
-
-  /* Written by the streaming thread, with the object lock. */
-  gint width, height, fps_n, fps_d; /* negotiated; fps_n 0: not yet */
-  guint frames;                     /* likewise, of a clip */
-  guint lead_in;                    /* of these an extension shares with what is before it */
-  guint64 frames_out;
-};
-
 static GstStaticPadTemplate sink_template = GST_STATIC_PAD_TEMPLATE(
     "sink", GST_PAD_SINK, GST_PAD_ALWAYS,
     GST_STATIC_CAPS(GST_OPENSORA_CONDITIONING_CAPS ", " GST_OPENSORA_RATE_FIELD));
@@ -72,7 +51,7 @@ static GstStaticPadTemplate reference_template = GST_STATIC_PAD_TEMPLATE(
     "reference_%u", GST_PAD_SINK, GST_PAD_REQUEST,
     GST_STATIC_CAPS(GST_OPENSORA_LATENT_CAPS ", " GST_OPENSORA_SIZE_FIELDS ", " FRAMES_FIELD));
 
-/* Any size and rate can be linked: see get_possible_caps(). */
+/* Any size and rate can be linked: see gst_opensora_denoise_get_possible_caps(). */
 static GstStaticPadTemplate src_template = GST_STATIC_PAD_TEMPLATE(
     "src", GST_PAD_SRC, GST_PAD_ALWAYS,
     GST_STATIC_CAPS(GST_OPENSORA_LATENT_CAPS ", " GST_OPENSORA_ANY_VIDEO_FIELDS ", " FRAMES_FIELD));
@@ -84,17 +63,14 @@ GST_ELEMENT_REGISTER_DEFINE_WITH_CODE(opensoradenoise, "opensoradenoise", GST_RA
                                                               "opensoradenoise", 0,
                                                               "Open-Sora denoiser"));
 
-/* FLUX: it takes no references, and the prompt as the user wrote it. */
-static gboolean
-makes_pictures(OsrModel *model)
+gboolean
+gst_opensora_denoise_makes_pictures(OsrModel *model)
 {
   return osr_model_get_dir(model)->vae.type == OSR_VAE_FLUX;
 }
 
-/* What the source pad can do: of a model, sizes and rates that it was made for, its family and
- * channels. Without one, while stopped, that is not known. */
-static GstCaps *
-get_possible_caps(OsrModel *model)
+GstCaps *
+gst_opensora_denoise_get_possible_caps(OsrModel *model)
 {
   const OsrModelDir *dir;
   GstCaps *caps;
@@ -128,7 +104,8 @@ post_impossible_caps(GstOpenSoraDenoise *self)
 static gboolean
 gst_opensora_denoise_negotiate(GstAggregator *agg)
 {
-  g_autoptr(GstCaps) possible = get_possible_caps(GST_OPENSORA_DENOISE(agg)->model.model);
+  g_autoptr(GstCaps) possible =
+      gst_opensora_denoise_get_possible_caps(GST_OPENSORA_DENOISE(agg)->model.model);
   g_autoptr(GstCaps) downstream = gst_pad_peer_query_caps(agg->srcpad, possible);
 
   if (gst_caps_is_empty(downstream) && !GST_PAD_IS_FLUSHING(agg->srcpad)) {
@@ -152,7 +129,7 @@ gst_opensora_denoise_update_src_caps(GstAggregator *agg, GstCaps *downstream, Gs
     return GST_AGGREGATOR_FLOW_NEED_DATA;
   gst_structure_get_fraction(gst_caps_get_structure(sink_caps, 0), "framerate", &fps_n, &fps_d);
 
-  caps = get_possible_caps(self->model.model);
+  caps = gst_opensora_denoise_get_possible_caps(self->model.model);
   gst_caps_set_simple(caps, "framerate", GST_TYPE_FRACTION, fps_n, fps_d, NULL);
   if (downstream) {
     GstCaps *both = gst_caps_intersect(caps, downstream);
@@ -175,10 +152,9 @@ gst_opensora_denoise_update_src_caps(GstAggregator *agg, GstCaps *downstream, Gs
   return GST_FLOW_OK;
 }
 
-/* What the properties and the negotiated caps ask for. Returns the property "condition". */
-static gint
-get_params(GstOpenSoraDenoise *self, guint width, guint height, guint frames,
-           OsrSamplingParams *params)
+gint
+gst_opensora_denoise_get_params(GstOpenSoraDenoise *self, guint width, guint height, guint frames,
+                                OsrSamplingParams *params)
 {
   gint condition;
 
@@ -206,7 +182,7 @@ gst_opensora_denoise_negotiated_src_caps(GstAggregator *agg, GstCaps *caps)
       !gst_structure_get_int(s, "frames", &frames) ||
       !gst_structure_get_fraction(s, "framerate", &fps_n, &fps_d))
     return FALSE;
-  get_params(self, (guint) width, (guint) height, (guint) frames, &params);
+  gst_opensora_denoise_get_params(self, (guint) width, (guint) height, (guint) frames, &params);
   if (!osr_sampling_params_check(&params, &dir->mmdit, dir->vae.spatial_compression_ratio,
                                  dir->vae.time_compression_ratio, &error) ||
       (gst_opensora_sampling_get_extend(&self->sampling, GST_ELEMENT(self)) != 0 &&
@@ -240,7 +216,7 @@ get_reference_caps(GstOpenSoraDenoise *self)
     return caps;
   caps = gst_caps_make_writable(caps);
   if (!current) {
-    GstCaps *possible = get_possible_caps(model);
+    GstCaps *possible = gst_opensora_denoise_get_possible_caps(model);
     GstCaps *allowed =
         gst_pad_peer_query_caps(GST_AGGREGATOR_SRC_PAD(GST_AGGREGATOR(self)), possible);
 
@@ -272,12 +248,12 @@ get_conditioning_caps(GstOpenSoraDenoise *self)
 
   if (!model)
     return caps;
-  possible = get_possible_caps(model);
+  possible = gst_opensora_denoise_get_possible_caps(model);
   allowed = gst_pad_peer_query_caps(GST_AGGREGATOR_SRC_PAD(GST_AGGREGATOR(self)), possible);
   gst_caps_unref(caps);
   caps = gst_caps_from_string(GST_OPENSORA_CONDITIONING_CAPS ", " GST_OPENSORA_RATE_FIELD
                                                              ", " GST_OPENSORA_FAMILIES_FIELD);
-  if (makes_pictures(model))
+  if (gst_opensora_denoise_makes_pictures(model))
     gst_caps_set_simple(caps, GST_OPENSORA_PLAIN_PROMPT, G_TYPE_BOOLEAN, TRUE, NULL);
   if (!gst_caps_is_empty(allowed) && !gst_caps_is_any(allowed)) {
     const GValue *rate = gst_structure_get_value(gst_caps_get_structure(allowed, 0), "framerate");
@@ -316,8 +292,8 @@ gst_opensora_denoise_sink_query(GstAggregator *agg, GstAggregatorPad *pad, GstQu
   }
 }
 
-static GstClockTime
-frame_time(GstOpenSoraDenoise *self, guint64 frame)
+GstClockTime
+gst_opensora_denoise_frame_time(GstOpenSoraDenoise *self, guint64 frame)
 {
   return gst_util_uint64_scale(frame, (guint64) self->fps_d * GST_SECOND, (guint64) self->fps_n);
 }
@@ -343,7 +319,7 @@ gst_opensora_denoise_src_query(GstAggregator *agg, GstQuery *query)
   case GST_QUERY_CAPS:
     model = gst_opensora_model_ref(&self->model, GST_ELEMENT(self));
     gst_query_parse_caps(query, &filter);
-    caps = gst_opensora_filter_caps(get_possible_caps(model), filter);
+    caps = gst_opensora_filter_caps(gst_opensora_denoise_get_possible_caps(model), filter);
     gst_query_set_caps_result(query, caps);
     gst_caps_unref(caps);
     return TRUE;
@@ -355,7 +331,7 @@ gst_opensora_denoise_src_query(GstAggregator *agg, GstQuery *query)
       return FALSE;
     GST_OBJECT_LOCK(self);
     if (self->fps_n > 0 && self->sampling.extend >= 0)
-      time = (gint64) frame_time(self, (guint64) n_clips * clip_frames(self));
+      time = (gint64) gst_opensora_denoise_frame_time(self, (guint64) n_clips * clip_frames(self));
     GST_OBJECT_UNLOCK(self);
     gst_query_set_duration(query, GST_FORMAT_TIME, time);
     return time >= 0;
@@ -365,7 +341,7 @@ gst_opensora_denoise_src_query(GstAggregator *agg, GstQuery *query)
       return FALSE;
     GST_OBJECT_LOCK(self);
     if (self->fps_n > 0)
-      time = (gint64) frame_time(self, self->frames_out);
+      time = (gint64) gst_opensora_denoise_frame_time(self, self->frames_out);
     GST_OBJECT_UNLOCK(self);
     gst_query_set_position(query, GST_FORMAT_TIME, time);
     return time >= 0;
@@ -387,192 +363,6 @@ gst_opensora_denoise_src_event(GstAggregator *agg, GstEvent *event)
   }
 }
 
-static void
-on_step(const OsrSamplerProgress *progress, gpointer user_data)
-{
-  gst_opensora_progress_step(user_data, progress->step, progress->steps, progress->remaining);
-}
-
-/**
- * Job:
- *
- * A clip and its extensions: the clip itself first, then each from what was made before it.
- */
-typedef struct {
-  GstBuffer *input;          /* borrowed */
-  GCancellable *cancellable; /* likewise; of all of it */
-  GstOpenSoraTicket *ticket; /* likewise; NULL: none */
-  guint extension;           /* 0: the clip itself */
-  OsrTensor *latent;         /* made last, NULL: nothing yet */
-} Job;
-
-static void
-job_clear(Job *job)
-{
-  g_clear_pointer(&job->latent, osr_tensor_unref);
-}
-
-G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Job, job_clear)
-
-/* Whether an extension is next. Without end means until another prompt waits, here or where it
- * would come from. */
-static gboolean
-goes_on(GstOpenSoraDenoise *self, GstAggregatorPad *pad, const Job *job)
-{
-  const gint extend = gst_opensora_sampling_get_extend(&self->sampling, GST_ELEMENT(self));
-
-  if (g_cancellable_is_cancelled(job->cancellable) || gst_opensora_ticket_is_over(job->ticket))
-    return FALSE;
-  if (extend >= 0)
-    return job->extension < (guint) extend;
-  return !gst_aggregator_pad_has_buffer(pad) && !gst_opensora_ticket_is_awaited(job->ticket);
-}
-
-/* The clip's meta: what the prompt's says and how it was denoised. */
-static void
-add_clip_meta(GstOpenSoraDenoise *self, GstBuffer *output, const Job *job,
-              const OsrSamplingParams *params, const GstOpenSoraReferences *refs)
-{
-  GstStructure *clip = gst_opensora_clip_meta_add(output, gst_opensora_clip_meta_get(job->input));
-  const gint extend = gst_opensora_sampling_get_extend(&self->sampling, GST_ELEMENT(self));
-
-  gst_opensora_sampling_describe(params, clip);
-  gst_structure_set(clip, "framerate", GST_TYPE_FRACTION, self->fps_n, self->fps_d, "condition",
-                    G_TYPE_STRING, gst_opensora_condition_nick((gint) refs->condition), NULL);
-  /* A file that was named but not used is no part of the clip. */
-  if (refs->n == 0 || refs->from_pads)
-    gst_structure_remove_field(clip, "reference");
-  if (job->extension)
-    gst_structure_set(clip, "extension", G_TYPE_UINT, job->extension, "lead-in", G_TYPE_UINT,
-                      self->lead_in, NULL);
-  else if (extend)
-    gst_structure_set(clip, "extend", G_TYPE_INT, extend, NULL);
-}
-
-static gboolean
-get_text(GstBuffer *input, OsrModel *model, OsrTensor **text[4], GError **error)
-{
-  OsrDevice *device = osr_model_get_device(model);
-  const guint plain = GST_OPENSORA_PLAIN_PROMPT_MEMORY;
-  const gboolean use_plain = makes_pictures(model) && gst_buffer_n_memory(input) >= plain + 2;
-
-  for (guint i = 0; i < 4; i++) {
-    *text[i] = gst_opensora_buffer_get_tensor(input, use_plain && i < 2 ? plain + i : i, device,
-                                              osr_model_get_dtype(model), error);
-    if (!*text[i])
-      return FALSE;
-  }
-  return TRUE;
-}
-
-static gboolean
-get_references(GstOpenSoraDenoise *self, const Job *job, gint condition,
-               const OsrSamplingParams *params, GstOpenSoraReferences *refs, GError **error)
-{
-  const GstStructure *clip = gst_opensora_clip_meta_get(job->input);
-
-  if (job->extension)
-    return gst_opensora_references_check_extend(osr_model_get_dir(self->model.model),
-                                                params->num_frames, error) &&
-           gst_opensora_references_continue(refs, GST_ELEMENT(self), self->model.model, job->latent,
-                                            job->cancellable, error);
-  return gst_opensora_references_collect(refs, GST_ELEMENT(self), self->model.model, condition,
-                                         clip ? gst_structure_get_string(clip, "reference") : NULL,
-                                         params, job->cancellable, error);
-}
-
-/* A clip may ask for a size and length of its own: where it does, or the one before did, caps are
- * negotiated anew. What it asks for has to be possible, or the stream would end here. */
-static gboolean
-negotiate_clip(GstOpenSoraDenoise *self, const GstStructure *clip, GError **error)
-{
-  GstAggregator *agg = GST_AGGREGATOR(self);
-  GstCaps *possible;
-
-  if (!gst_opensora_sampling_set_clip(&self->sampling, GST_ELEMENT(self), clip))
-    return TRUE;
-  possible = get_possible_caps(self->model.model);
-  gst_caps_set_simple(possible, "framerate", GST_TYPE_FRACTION, self->fps_n, self->fps_d, NULL);
-  if (gst_opensora_sampling_check_clip(&self->sampling, GST_ELEMENT(self),
-                                       osr_model_get_dir(self->model.model), agg->srcpad, possible,
-                                       error)) {
-    if (gst_aggregator_negotiate(agg))
-      return TRUE;
-    g_set_error_literal(error, OSR_ERROR, OSR_ERROR_FAILED,
-                        "the elements after the denoiser refuse the clip's size");
-  }
-  gst_opensora_sampling_set_clip(&self->sampling, GST_ELEMENT(self), NULL);
-  gst_pad_mark_reconfigure(agg->srcpad);
-  return FALSE;
-}
-
-/* One clip or extension: conditioning buffer in, latent buffer out. NULL: *ret says what to pass
- * on. What can be wrong with the input is found out before the denoiser's weights are loaded. */
-static GstBuffer *
-denoise(GstOpenSoraDenoise *self, Job *job, GstFlowReturn *ret)
-{
-  OsrModel *model = self->model.model;
-  OsrDevice *device = osr_model_get_device(model);
-  const GstStructure *clip = gst_opensora_clip_meta_get(job->input);
-  g_auto(GstOpenSoraReferences) refs = { 0 };
-  GstOpenSoraProgress progress = { .extension = job->extension };
-  OsrSamplerInput sampler = { 0 };
-  OsrTensor **text[] = { &sampler.txt, &sampler.vec, &sampler.neg_txt, &sampler.neg_vec };
-  OsrTensor *latent = NULL;
-  OsrMmdit *mmdit = NULL;
-  OsrSamplingParams params;
-  GstBuffer *output = NULL;
-  GError *error = NULL;
-  gint condition;
-  guint number = 0, dims[4];
-  gboolean ready;
-
-  if (clip)
-    gst_structure_get_uint(clip, "clip", &number);
-  gst_opensora_progress_start(&progress, GST_ELEMENT(self), device, "denoise",
-                              job->extension ? "Denoising an extension" : "Denoising",
-                              clip ? gst_structure_get_string(clip, "prompt") : NULL, number,
-                              gst_opensora_clip_meta_get_ticket(clip), job->cancellable);
-  ready = !g_cancellable_set_error_if_cancelled(job->cancellable, &error) &&
-          (job->extension || negotiate_clip(self, clip, &error));
-  condition = get_params(self, (guint) self->width, (guint) self->height, self->frames, &params);
-  if (condition == GST_OPENSORA_CONDITION_AUTO && makes_pictures(model))
-    condition = OSR_CONDITION_T2V;
-  if (clip)
-    gst_structure_get_uint64(clip, "seed", &params.seed);
-  params.sequence = job->extension;
-
-  if (ready && get_text(job->input, model, text, &error) &&
-      get_references(self, job, condition, &params, &refs, &error)) {
-    mmdit = osr_model_get_mmdit(model, job->cancellable, &error);
-    progress.fatal = !mmdit;
-  }
-  if (mmdit) {
-    sampler.condition = refs.condition;
-    sampler.keep_video = job->extension > 0;
-    for (guint i = 0; i < refs.n; i++)
-      sampler.ref[i] = refs.latent[i];
-    osr_model_latent_dims(model, params.num_frames, params.width, params.height, dims);
-    latent = osr_sampler_run(mmdit, &params, &sampler, dims, NULL, on_step, &progress,
-                             job->cancellable, &error);
-  }
-  for (guint i = 0; i < G_N_ELEMENTS(text); i++)
-    g_clear_pointer(text[i], osr_tensor_unref);
-
-  if (!latent) {
-    *ret = gst_opensora_progress_fail(&progress, error);
-    return NULL;
-  }
-  gst_opensora_progress_complete(&progress);
-  if (!gst_opensora_clip_meta_is_picture(clip))
-    gst_opensora_ticket_make(job->ticket);
-  output = gst_opensora_buffer_new(&latent, 1);
-  add_clip_meta(self, output, job, &params, &refs);
-  g_clear_pointer(&job->latent, osr_tensor_unref);
-  job->latent = latent;
-  return output;
-}
-
 /* The next clip's input, and what cancels the work on it. Both under the interrupt's lock: a
  * flush falls before, and the input is from after it, or after, and then it cancels. */
 static GstBuffer *
@@ -587,49 +377,6 @@ next_input(GstOpenSoraDenoise *self, GstAggregatorPad *pad, GCancellable **cance
   return input;
 }
 
-/* Sends what has been made, which adds @n_frames to the stream. */
-static GstFlowReturn
-push_clip(GstOpenSoraDenoise *self, GstBuffer *output, guint n_frames)
-{
-  const guint64 first = self->frames_out, end = first + n_frames;
-
-  GST_BUFFER_PTS(output) = frame_time(self, first);
-  GST_BUFFER_DURATION(output) = frame_time(self, end) - GST_BUFFER_PTS(output);
-  GST_BUFFER_OFFSET(output) = first;
-  GST_BUFFER_OFFSET_END(output) = end;
-  GST_OBJECT_LOCK(self);
-  self->frames_out = end;
-  GST_OBJECT_UNLOCK(self);
-  return gst_aggregator_finish_buffer(GST_AGGREGATOR(self), output);
-}
-
-/* The clip and its extensions. */
-static GstFlowReturn
-make_clips(GstOpenSoraDenoise *self, GstAggregatorPad *pad, Job *job)
-{
-  const gint extend = gst_opensora_sampling_get_extend(&self->sampling, GST_ELEMENT(self));
-  GstFlowReturn ret = GST_FLOW_OK;
-  GstBuffer *output;
-
-  gst_opensora_ticket_extend(job->ticket, extend);
-  output = denoise(self, job, &ret);
-  if (output)
-    ret = push_clip(self, output, self->frames);
-  while (output && ret == GST_FLOW_OK && goes_on(self, pad, job)) {
-    job->extension++;
-    output = denoise(self, job, &ret);
-    if (output)
-      ret = push_clip(self, output, self->frames - self->lead_in);
-  }
-  if (output || ret != GST_FLOW_FLUSHING)
-    return ret;
-  /* After a flush or a clip that was cancelled the next comes, with or without a break on the other
-   * pads; and EOS where the application ends the stream. */
-  return gst_opensora_interrupt_has(&self->interrupt, GST_OPENSORA_STOPPING)
-             ? GST_FLOW_FLUSHING
-             : GST_AGGREGATOR_FLOW_NEED_DATA;
-}
-
 static GstFlowReturn
 gst_opensora_denoise_aggregate(GstAggregator *agg, gboolean timeout)
 {
@@ -638,8 +385,6 @@ gst_opensora_denoise_aggregate(GstAggregator *agg, gboolean timeout)
   GstAggregatorPad *pad = GST_AGGREGATOR_PAD(sink);
   g_autoptr(GCancellable) cancellable = NULL;
   g_autoptr(GstBuffer) input = next_input(self, pad, &cancellable);
-  g_auto(Job) job = { .input = input, .cancellable = cancellable };
-  GstFlowReturn ret;
 
   /* A stream that was ended is taken to its end all the same, for those who wait to send. */
   if (!input || gst_opensora_interrupt_has(&self->interrupt, GST_OPENSORA_ENDED))
@@ -648,13 +393,7 @@ gst_opensora_denoise_aggregate(GstAggregator *agg, gboolean timeout)
     GST_ELEMENT_ERROR(self, CORE, NEGOTIATION, (NULL), ("a buffer came before its caps"));
     return GST_FLOW_NOT_NEGOTIATED;
   }
-
-  job.ticket = gst_opensora_clip_meta_get_ticket(gst_opensora_clip_meta_get(input));
-  job.ticket = job.ticket ? g_object_ref(job.ticket) : NULL;
-  ret = make_clips(self, pad, &job);
-  gst_clear_buffer(&input);
-  gst_opensora_ticket_settle(g_steal_pointer(&job.ticket));
-  return ret;
+  return gst_opensora_denoise_make_clips(self, pad, g_steal_pointer(&input), cancellable);
 }
 
 static gboolean
