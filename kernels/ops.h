@@ -36,7 +36,7 @@ extern "C" {
 
 #define OSR_OPS_ABI 3
 
-/* Marks that a context keeps, see OsrBackend.mark. */
+/* Marks and fetches that a context keeps, see OsrBackend.mark and OsrBackend.fetch. */
 #define OSR_MAX_MARKS 64
 
 typedef enum OsrDType {
@@ -433,6 +433,29 @@ typedef struct OsrBackend {
   OsrResult (*mark)(OsrOpsContext *ctx, uint64_t *mark);
   OsrResult (*wait)(OsrOpsContext *ctx, uint64_t mark);
 
+  /* Fetches: copies to the device beside the work of the stream, for weights that do not fit. All
+   * four are NULL on a backend that has none.
+   *
+   * host_alloc() gives host memory that the device can read on its own, NULL when there is not
+   * enough; host_free() waits for the fetches that read it. Any thread may call them.
+   *
+   * fetch() enqueues a copy of such memory in a queue of its own and does not wait: fetches run
+   * one after the other, each when the stream has passed the mark `after` (0: at once; of an old
+   * mark see wait()), and beside what the stream does then. The source has to stay as it is until
+   * then. dst has to be memory of the device that was handed out before that mark. The fetch's
+   * number is stored: 1 for the first of a context, then always one more. Fetches count as copies.
+   *
+   * join() makes what is enqueued in the stream after it wait for that fetch and those before it;
+   * the host does not wait. 0 is nothing to wait for. Memory that a fetch writes to is given back
+   * after a join() or the source's host_free().
+   *
+   * Both are called like ops, not while a graph is recorded. Failures: see marks. */
+  void *(*host_alloc)(OsrOpsContext *ctx, size_t size);
+  void (*host_free)(OsrOpsContext *ctx, void *ptr, size_t size);
+  OsrResult (*fetch)(OsrOpsContext *ctx, void *dst, const void *src, size_t size, uint64_t after,
+                     uint64_t *fetch);
+  OsrResult (*join)(OsrOpsContext *ctx, uint64_t fetch);
+
   /* Graphs: calls that are recorded once and then launched as one. All four are NULL on a
    * backend that has none.
    *
@@ -480,7 +503,8 @@ struct OsrOpsContext {
   char error[256];
   /* Copies so far and their bytes, by OsrCopy. open() and close() leave them alone. */
   uint64_t n_copies[OSR_N_COPIES], copied_bytes[OSR_N_COPIES];
-  uint64_t n_marks; /* given so far, by mark() */
+  uint64_t n_marks;   /* given so far, by mark() */
+  uint64_t n_fetches; /* likewise, by fetch() */
 };
 
 /* Of copy() alone. Copies may be made by several threads at a time. */

@@ -9,6 +9,7 @@
  *  - Memory is filled with a pattern when it is handed out and, in the order of the queue,
  *    when it is given back: f32 of it is NaN.
  *  - Ops ask for scratch memory as CUDA ops do, and write to it when they run.
+ *  - Fetches run as soon as they may, or as late, as the test says.
  *  - A call that names memory which was given back before it, ops of two threads at once,
  *    memory or graphs that are left when a device is closed, a device that is opened before it
  *    is closed: the program ends with a message.
@@ -63,6 +64,7 @@ typedef struct Call {
   size_t size;
   int byte;
   uint64_t mark;
+  uint64_t fetch, after; /* of a fetch; of a join, which it waits for */
   Graph *graph;
 } Call;
 
@@ -82,6 +84,9 @@ struct Fake {
   Queue queue;
   Block *blocks;
   uint64_t passed; /* the last mark that was */
+  Queue fetches;
+  uint64_t fetched, joined; /* the last fetch that has run, that a join was enqueued for */
+  int n_host_blocks;
   bool broken;
   char reason[256];
   bool in_op;
@@ -262,6 +267,26 @@ run_call(Fake *fake, Call *call)
 
 static OsrResult run_free(Fake *fake, Call *call);
 
+/* Those up to `number`; with UINT64_MAX, those that need not wait for the stream. */
+static void
+run_fetches(Fake *fake, uint64_t number)
+{
+  while (fake->fetches.first && fake->fetches.first->fetch <= number) {
+    Call *call = fake->fetches.first;
+
+    if (!fake->broken && call->after > fake->passed) {
+      if (number == UINT64_MAX)
+        return;
+      die("join: fetch %llu waits for mark %llu, which comes after it",
+          (unsigned long long) call->fetch, (unsigned long long) call->after);
+    }
+    queue_pop(&fake->fetches);
+    run_call(fake, call);
+    fake->fetched = call->fetch;
+    call_free(call);
+  }
+}
+
 /* Up to and with the mark; UINT64_MAX: all. With the lock held. */
 static void
 run_until(Fake *fake, uint64_t mark)
@@ -275,11 +300,15 @@ run_until(Fake *fake, uint64_t mark)
         run_call(fake, c);
     else if (call->run == run_free)
       run_free(fake, call);
+    else if (call->fetch > 0)
+      run_fetches(fake, call->fetch);
     else if (call->mark == 0)
       run_call(fake, call);
     else if (!fake->broken)
       fake->passed = call->mark;
     call_free(call);
+    if (fake->broken || !fake_cuda.late_fetches)
+      run_fetches(fake, UINT64_MAX);
     if (fake->broken && mark != UINT64_MAX)
       mark = UINT64_MAX; /* nothing more will run, but memory has to be freed */
   }
@@ -350,6 +379,10 @@ mem_free(OsrOpsContext *ctx, void *ptr, size_t size)
   block = *at;
   if (!block || block->size != size)
     die("mem_free: %zu bytes at %p were never handed out", size, ptr);
+  for (call = fake->fetches.first; call; call = call->next)
+    if (call->fetch > fake->joined && call->dst >= block->start &&
+        call->dst < block->start + block->size)
+      die("mem_free: a fetch writes to it that nobody has waited for");
   *at = block->next;
   free(block);
   call = call_new("mem_free", run_free);
@@ -552,6 +585,102 @@ wait_mark(OsrOpsContext *ctx, uint64_t number)
     run_until(fake, number);
     if (number > fake->passed)
       result = lost(ctx);
+  }
+  pthread_mutex_unlock(&fake->lock);
+  return result;
+}
+
+/* Fetches */
+
+static void *
+host_alloc(OsrOpsContext *ctx, size_t size)
+{
+  Fake *fake = fake_of(ctx);
+  void *ptr = fake->broken ? NULL : malloc(size ? size : 1);
+
+  if (ptr)
+    __atomic_fetch_add(&fake->n_host_blocks, 1, __ATOMIC_RELAXED);
+  return ptr;
+}
+
+static void
+host_free(OsrOpsContext *ctx, void *ptr, size_t size)
+{
+  Fake *fake = fake_of(ctx);
+
+  if (!ptr)
+    return;
+  pthread_mutex_lock(&fake->lock);
+  if (fake->fetches.first)
+    run_until(fake, UINT64_MAX);
+  run_fetches(fake, UINT64_MAX - 1);
+  pthread_mutex_unlock(&fake->lock);
+  memset(ptr, POISON, size);
+  free(ptr);
+  __atomic_fetch_sub(&fake->n_host_blocks, 1, __ATOMIC_RELAXED);
+}
+
+static OsrResult
+run_fetch(Fake *fake, Call *call)
+{
+  (void) fake;
+  memcpy(to_host(call->dst), call->src, call->size);
+  return OSR_OK;
+}
+
+static OsrResult
+fetch(OsrOpsContext *ctx, void *dst, const void *src, size_t size, uint64_t after, uint64_t *number)
+{
+  Fake *fake = fake_of(ctx);
+  OsrResult result = OSR_OK;
+  Call *call;
+
+  pthread_mutex_lock(&fake->lock);
+  if (fake->broken) {
+    result = lost(ctx);
+  } else if (is_recorder(fake) || after > ctx->n_marks) {
+    result = osr_fail(ctx, OSR_ERR_INVALID, "fetch: inside of a graph, or after no mark");
+  } else {
+    call = call_new("fetch", run_fetch);
+    call->dst = dst;
+    call->src = (char *) src;
+    call->size = size;
+    call->after = after;
+    call->fetch = *number = ++ctx->n_fetches;
+    if (size > 0)
+      check_alive(fake, call->name, dst);
+    queue_push(&fake->fetches, call);
+    if (!fake_cuda.late_fetches)
+      run_fetches(fake, UINT64_MAX);
+    if (size > 0)
+      osr_count_copy(ctx, OSR_COPY_TO_DEVICE, size);
+  }
+  pthread_mutex_unlock(&fake->lock);
+  return result;
+}
+
+static OsrResult
+join(OsrOpsContext *ctx, uint64_t number)
+{
+  Fake *fake = fake_of(ctx);
+  OsrResult result = OSR_OK;
+  Call *call;
+
+  pthread_mutex_lock(&fake->lock);
+  if (fake->broken) {
+    result = lost(ctx);
+  } else if (is_recorder(fake) || number > ctx->n_fetches) {
+    result = osr_fail(ctx, OSR_ERR_INVALID, "join: inside of a graph, or of no fetch");
+  } else if (number > 0) {
+    call = call_new("join", NULL);
+    call->fetch = number;
+    queue_push(&fake->queue, call);
+    count_behind(call, 1);
+    if (number > fake->joined)
+      fake->joined = number;
+    add(&fake_cuda.n_joins, 1);
+    if (number < ctx->n_fetches)
+      add(&fake_cuda.n_joins_ahead, 1);
   }
   pthread_mutex_unlock(&fake->lock);
   return result;
@@ -814,6 +943,7 @@ open_device(OsrOpsContext *ctx, int index)
     die("device %d is opened while it is open", index);
   pthread_mutex_init(&fake->lock, NULL);
   queue_init(&fake->queue);
+  queue_init(&fake->fetches);
   ctx->impl = fake;
   return OSR_OK;
 }
@@ -824,9 +954,10 @@ close_device(OsrOpsContext *ctx)
   Fake *fake = fake_of(ctx);
 
   run_until(fake, UINT64_MAX);
-  if (fake->blocks || fake->n_graphs > 0)
-    die("device %d is closed with %d graphs and %smemory in use", fake->index, fake->n_graphs,
-        fake->blocks ? "" : "no ");
+  run_fetches(fake, UINT64_MAX - 1);
+  if (fake->blocks || fake->n_graphs > 0 || fake->n_host_blocks > 0)
+    die("device %d is closed with %d graphs, %d blocks of the host and %smemory in use",
+        fake->index, fake->n_graphs, fake->n_host_blocks, fake->blocks ? "" : "no ");
   osr_backend_cpu.close(&fake->cpu);
   /* A GPU takes longer, in which others may want it. */
   nanosleep(&(struct timespec){ .tv_nsec = 200000 }, NULL);
@@ -850,6 +981,10 @@ static OsrBackend backend = {
   .synchronize = synchronize,
   .mark = mark,
   .wait = wait_mark,
+  .host_alloc = host_alloc,
+  .host_free = host_free,
+  .fetch = fetch,
+  .join = join,
   .graph_begin = graph_begin,
   .graph_end = graph_end,
   .graph_launch = graph_launch,

@@ -16,10 +16,13 @@ typedef struct FakeCuda {
   bool fail_launch;           /* graph_launch(), without a failure of the device */
   uint64_t recording_scratch; /* bytes more that ops ask for while they are recorded */
 
+  bool late_fetches;          /* fetches run when they are joined, not as soon as they may */
+
   /* Done, on all devices, since the test set them to zero. */
   uint64_t n_enqueued, n_run;      /* calls; those of a graph count each time */
   uint64_t n_recorded, n_launched; /* graphs */
   uint64_t n_waited;               /* waits that had something to wait for */
+  uint64_t n_joins, n_joins_ahead; /* with a fetch after the one that they wait for */
   uint64_t n_tf32;                 /* linears that may be rounded */
   /* Attentions that are enqueued and have not run: now and at most. */
   uint64_t attentions_behind, max_attentions_behind;
