@@ -221,6 +221,8 @@ cuda_close(OsrOpsContext *ctx)
     return;
   /* A lost device fails all of these, and there is nobody left to tell. */
   cudaSetDevice(cuda->device);
+  if (cuda->copies)
+    cudaStreamSynchronize(cuda->copies);
   if (cuda->main)
     cudaStreamSynchronize(cuda->main);
   osr_cuda_gemm_close(ctx);
@@ -281,6 +283,10 @@ static const OsrBackend osr_backend_cuda = {
   .synchronize = osr_cuda_synchronize,
   .mark = osr_cuda_mark,
   .wait = osr_cuda_wait,
+  .host_alloc = osr_cuda_host_alloc,
+  .host_free = osr_cuda_host_free,
+  .fetch = osr_cuda_fetch,
+  .join = osr_cuda_join,
   .graph_begin = osr_cuda_graph_begin,
   .graph_end = osr_cuda_graph_end,
   .graph_launch = osr_cuda_graph_launch,

@@ -4,7 +4,7 @@
  *
  *   backend.c        devices, contexts, errors, the table
  *   memory.c         the memory pool, copies through pinned staging memory
- *   stream.c         marks and graphs
+ *   stream.c         marks, fetches, graphs
  *   gemm.c           cuBLASLt: plans a shape, their cache, autotuning
  *   device.cuh       what kernels share: wide loads, sums, activations, grids
  *   linear.cu        linear: what cuBLASLt leaves over, few rows, odd shapes
@@ -79,6 +79,8 @@ typedef struct OsrCuda {
   bool recording; /* read and written atomically */
   pthread_t recorder;
   cudaEvent_t marks[OSR_MAX_MARKS];
+  cudaStream_t copies; /* of fetches */
+  cudaEvent_t fetched[OSR_MAX_MARKS];
   cudaMemPool_t pool;
 
   cublasLtHandle_t lt;
@@ -138,6 +140,11 @@ OsrResult osr_cuda_not_recording(OsrOpsContext *ctx, const char *what);
 OsrResult osr_cuda_mark(OsrOpsContext *ctx, uint64_t *mark);
 OsrResult osr_cuda_wait(OsrOpsContext *ctx, uint64_t mark);
 OsrResult osr_cuda_synchronize(OsrOpsContext *ctx);
+void *osr_cuda_host_alloc(OsrOpsContext *ctx, size_t size);
+void osr_cuda_host_free(OsrOpsContext *ctx, void *ptr, size_t size);
+OsrResult osr_cuda_fetch(OsrOpsContext *ctx, void *dst, const void *src, size_t size,
+                         uint64_t after, uint64_t *fetch);
+OsrResult osr_cuda_join(OsrOpsContext *ctx, uint64_t fetch);
 OsrResult osr_cuda_graph_begin(OsrOpsContext *ctx);
 OsrResult osr_cuda_graph_end(OsrOpsContext *ctx, void **graph);
 OsrResult osr_cuda_graph_launch(OsrOpsContext *ctx, void *graph);

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Marks and graphs.
+ * Marks, fetches, graphs.
  *
  * Ops enqueue on cuda->stream. That is the main stream, but for the time that a graph is
  * recorded a second one, which runs nothing: so copies and allocations that other threads make
- * meanwhile go on in the main stream and are no part of the recording.
+ * meanwhile go on in the main stream and are no part of the recording. Fetches have a stream of
+ * their own, so that a copy engine works on them while the main stream computes.
  */
 #include "cuda.h"
 
@@ -38,6 +39,8 @@ osr_cuda_streams_open(OsrOpsContext *ctx)
                          "cuda: stream of device %d", cuda->device));
   OSR_TRY(osr_cuda_check(ctx, cudaStreamCreateWithFlags(&cuda->record, cudaStreamNonBlocking),
                          "cuda: stream of device %d", cuda->device));
+  OSR_TRY(osr_cuda_check(ctx, cudaStreamCreateWithFlags(&cuda->copies, cudaStreamNonBlocking),
+                         "cuda: stream of device %d", cuda->device));
   cuda->stream = cuda->main;
   /* Who waits may wait for minutes: not in a loop. */
   for (int i = 0; i < OSR_MAX_MARKS; i++)
@@ -45,6 +48,9 @@ osr_cuda_streams_open(OsrOpsContext *ctx)
         ctx,
         cudaEventCreateWithFlags(&cuda->marks[i], cudaEventDisableTiming | cudaEventBlockingSync),
         "cuda: event"));
+  for (int i = 0; i < OSR_MAX_MARKS; i++)
+    OSR_TRY(osr_cuda_check(ctx, cudaEventCreateWithFlags(&cuda->fetched[i], cudaEventDisableTiming),
+                           "cuda: event"));
   return OSR_OK;
 }
 
@@ -53,9 +59,14 @@ osr_cuda_streams_close(OsrOpsContext *ctx)
 {
   OsrCuda *cuda = osr_cuda(ctx);
 
-  for (int i = 0; i < OSR_MAX_MARKS; i++)
+  for (int i = 0; i < OSR_MAX_MARKS; i++) {
     if (cuda->marks[i])
       cudaEventDestroy(cuda->marks[i]);
+    if (cuda->fetched[i])
+      cudaEventDestroy(cuda->fetched[i]);
+  }
+  if (cuda->copies)
+    cudaStreamDestroy(cuda->copies);
   if (cuda->record)
     cudaStreamDestroy(cuda->record);
   if (cuda->main)
@@ -105,6 +116,87 @@ osr_cuda_synchronize(OsrOpsContext *ctx)
   OSR_TRY(osr_cuda_begin(ctx, "synchronize"));
   OSR_TRY(osr_cuda_not_recording(ctx, "synchronize"));
   return osr_cuda_check(ctx, cudaStreamSynchronize(osr_cuda(ctx)->main), "synchronize");
+}
+
+/* --- fetches --- */
+
+/* The event that stands for number `n` of `given`: its own, or the oldest that is kept. */
+static uint64_t
+kept(uint64_t n, uint64_t given)
+{
+  return (given - n >= OSR_MAX_MARKS ? given - OSR_MAX_MARKS + 1 : n) % OSR_MAX_MARKS;
+}
+
+void *
+osr_cuda_host_alloc(OsrOpsContext *ctx, size_t size)
+{
+  OsrCuda *cuda = osr_cuda(ctx);
+  void *ptr = NULL;
+
+  if (cuda->broken || cudaSetDevice(cuda->device) != cudaSuccess)
+    return NULL;
+  if (cudaHostAlloc(&ptr, size ? size : 1, cudaHostAllocDefault) == cudaSuccess)
+    return ptr;
+  cudaGetLastError();
+  return NULL;
+}
+
+void
+osr_cuda_host_free(OsrOpsContext *ctx, void *ptr, size_t size)
+{
+  OsrCuda *cuda = osr_cuda(ctx);
+
+  (void) size;
+  if (!ptr)
+    return;
+  if (cudaSetDevice(cuda->device) != cudaSuccess ||
+      cudaStreamSynchronize(cuda->copies) != cudaSuccess || cudaFreeHost(ptr) != cudaSuccess)
+    cudaGetLastError(); /* a lost device */
+}
+
+OsrResult
+osr_cuda_fetch(OsrOpsContext *ctx, void *dst, const void *src, size_t size, uint64_t after,
+               uint64_t *fetch)
+{
+  OsrCuda *cuda = osr_cuda(ctx);
+  const uint64_t given = __atomic_load_n(&ctx->n_marks, __ATOMIC_ACQUIRE);
+  const uint64_t next = ctx->n_fetches + 1;
+
+  OSR_TRY(osr_cuda_begin(ctx, "fetch"));
+  OSR_TRY(osr_cuda_not_recording(ctx, "fetch"));
+  if (after > given)
+    return osr_fail(ctx, OSR_ERR_INVALID, "fetch: after mark %llu of %llu",
+                    (unsigned long long) after, (unsigned long long) given);
+  if (after > 0)
+    OSR_TRY(osr_cuda_check(
+        ctx, cudaStreamWaitEvent(cuda->copies, cuda->marks[kept(after, given)], 0), "fetch"));
+  if (size > 0)
+    OSR_TRY(osr_cuda_check(ctx,
+                           cudaMemcpyAsync(dst, src, size, cudaMemcpyHostToDevice, cuda->copies),
+                           "fetch: %zu bytes", size));
+  OSR_TRY(osr_cuda_check(ctx, cudaEventRecord(cuda->fetched[next % OSR_MAX_MARKS], cuda->copies),
+                         "fetch"));
+  ctx->n_fetches = *fetch = next;
+  if (size > 0)
+    osr_count_copy(ctx, OSR_COPY_TO_DEVICE, size);
+  return OSR_OK;
+}
+
+/* Fetches run in their order: to wait for a later one is to wait for this one too. */
+OsrResult
+osr_cuda_join(OsrOpsContext *ctx, uint64_t fetch)
+{
+  OsrCuda *cuda = osr_cuda(ctx);
+
+  OSR_TRY(osr_cuda_begin(ctx, "join"));
+  OSR_TRY(osr_cuda_not_recording(ctx, "join"));
+  if (fetch > ctx->n_fetches)
+    return osr_fail(ctx, OSR_ERR_INVALID, "join: fetch %llu of %llu", (unsigned long long) fetch,
+                    (unsigned long long) ctx->n_fetches);
+  if (fetch == 0)
+    return OSR_OK;
+  return osr_cuda_check(
+      ctx, cudaStreamWaitEvent(cuda->main, cuda->fetched[kept(fetch, ctx->n_fetches)], 0), "join");
 }
 
 /* --- graphs --- */
