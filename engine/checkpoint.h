@@ -95,6 +95,26 @@ OSR_API OsrLoaderCheck *osr_loader_check_new(void);
 OSR_API void osr_loader_check_free(OsrLoaderCheck *check);
 
 /**
+ * OsrLoaderSizes:
+ * @bytes: of the device's memory for all weights outside of blocks, as its pool counts
+ * @block_bytes: likewise, for the weights of all blocks
+ * @n_blocks: blocks
+ * @host_bytes: what the blocks take in the host's memory when they are kept there
+ * @largest_block: bytes of the largest of them
+ *
+ * What loading a model would take, found out from its config: with one of these and no
+ * checkpoint a loader counts, and returns NULL for every tensor, as with an OsrLoaderCheck.
+ */
+typedef struct {
+  guint64 bytes, block_bytes;
+  guint n_blocks;
+  guint64 host_bytes, largest_block;
+  /*< private >*/
+  gboolean in_block;
+  guint64 block;
+} OsrLoaderSizes;
+
+/**
  * OsrLoader:
  *
  * What a model's load() reads its weights through. The first failure sticks: later calls
@@ -116,6 +136,9 @@ typedef struct {
   OsrLoras *loras;        /* merged into the weights; borrowed, NULL: none */
   gboolean check_weights; /* a weight that is NaN or infinite is an error that names it */
   OsrLoaderCheck *check;  /* nothing is read; borrowed, NULL: everything is */
+  OsrLoaderSizes *sizes;  /* likewise */
+  gboolean fp8;           /* matrices of layers become F8 (e4m3) with a factor a row */
+  gboolean stream;        /* blocks stay in the host's memory, where the device can fetch them */
 } OsrLoader;
 
 OSR_API void osr_loader_init(OsrLoader *loader, OsrCheckpoint *checkpoint, OsrDevice *device,
@@ -142,6 +165,10 @@ OSR_API OsrTensor *osr_loader_matrix(OsrLoader *loader, gint64 rows, gint64 colu
  * unfused projections become one. @names: NULL-terminated, @rows: rows of each. */
 OSR_API OsrTensor *osr_loader_stack(OsrLoader *loader, const char *const *names, const gint64 *rows,
                                     gint64 columns);
+/* osr_loader_stack() of a linear layer's weights, which are F8 with @fp8: then *scale is an f32
+ * [sum of rows], what each row has to be multiplied by; else NULL. */
+OSR_API OsrTensor *osr_loader_weights(OsrLoader *loader, const char *const *names,
+                                      const gint64 *rows, gint64 columns, OsrTensor **scale);
 /* PyTorch's Conv3d.weight [c_out, c_in, k_t, k_h, k_w] as [c_out, k_t, k_h, k_w, c_in]. */
 OSR_API OsrTensor *osr_loader_conv3d(OsrLoader *loader, gint64 c_out, gint64 c_in, gint64 k_t,
                                      gint64 k_h, gint64 k_w, const char *format, ...)

@@ -6,6 +6,7 @@
 
 #include "checkpoint.h"
 #include "error.h"
+#include "host-weights.h"
 
 G_BEGIN_DECLS
 
@@ -167,23 +168,25 @@ osr_tensor_new_3d(OsrRun *run, gint64 a, gint64 b, gint64 c, GError **error)
   return osr_tensor_new(run->device, run->dtype, 3, (gint64[]){ a, b, c }, error);
 }
 
-/* A linear layer: weight [n, k], bias [n] or NULL. */
+/* A linear layer: weight [n, k], bias [n] or NULL; scale f32 [n], a factor a row of an F8 weight,
+ * or NULL. */
 typedef struct {
-  OsrTensor *weight, *bias;
+  OsrTensor *weight, *scale, *bias;
 } OsrDense;
 
 /* @format: the layer's name, to which ".weight" and ".bias" are added. */
 static inline OsrDense G_GNUC_PRINTF(5, 6)
     osr_dense_load(OsrLoader *loader, gint64 n, gint64 k, gboolean bias, const char *format, ...)
 {
-  g_autofree char *name = NULL;
+  g_autofree char *name = NULL, *weight = NULL;
   OsrDense dense = { 0 };
   va_list args;
 
   va_start(args, format);
   name = g_strdup_vprintf(format, args);
   va_end(args);
-  dense.weight = osr_loader_matrix(loader, n, k, "%s.weight", name);
+  weight = g_strconcat(name, ".weight", NULL);
+  dense.weight = osr_loader_weights(loader, (const char *[]){ weight, NULL }, &n, k, &dense.scale);
   if (bias)
     dense.bias = osr_loader_vector(loader, n, "%s.bias", name);
   return dense;
@@ -203,7 +206,7 @@ osr_dense_stack(OsrLoader *loader, const char *prefix, const char *const *names,
     weights[i] = g_strdup_printf("%s%s.weight", prefix, names[i]);
     biases[i] = g_strdup_printf("%s%s.bias", prefix, names[i]);
   }
-  dense.weight = osr_loader_stack(loader, (const char *const *) weights, rows, k);
+  dense.weight = osr_loader_weights(loader, (const char *const *) weights, rows, k, &dense.scale);
   if (bias)
     dense.bias = osr_loader_stack(loader, (const char *const *) biases, rows, 0);
   for (guint i = 0; i < OSR_DENSE_MAX_STACK; i++) {
@@ -224,16 +227,33 @@ osr_dense_view(const OsrDense *dense, gint64 first, gint64 n)
 
     view.weight = osr_tensor_view(dense->weight, first * k, 2, (gint64[]){ n, k });
   }
+  if (dense->scale)
+    view.scale = osr_tensor_view(dense->scale, first, 1, &n);
   if (dense->bias)
     view.bias = osr_tensor_view(dense->bias, first, 1, &n);
   return view;
 }
 
 static inline void
+osr_dense_visit(OsrDense *dense, OsrVisit visit, gpointer user_data)
+{
+  visit(&dense->weight, user_data);
+  visit(&dense->scale, user_data);
+  visit(&dense->bias, user_data);
+}
+
+/* An OsrVisit that empties the places. */
+static inline void
+osr_visit_clear(OsrTensor **place, gpointer user_data)
+{
+  (void) user_data;
+  g_clear_pointer(place, osr_tensor_unref);
+}
+
+static inline void
 osr_dense_clear(OsrDense *dense)
 {
-  g_clear_pointer(&dense->weight, osr_tensor_unref);
-  g_clear_pointer(&dense->bias, osr_tensor_unref);
+  osr_dense_visit(dense, osr_visit_clear, NULL);
 }
 
 static inline gconstpointer
@@ -260,6 +280,7 @@ osr_run_linear(OsrRun *run, const OsrDense *dense, OsrAct act, gint64 batch, gin
               .x_ld = x.ld,
               .x_batch = x.batch,
               .w = dense->weight->data,
+              .w_scale = osr_tensor_data(dense->scale),
               .bias = osr_tensor_data(dense->bias),
               .act = act,
               .y = y.data,
@@ -286,6 +307,7 @@ osr_run_linear_add(OsrRun *run, const OsrDense *dense, gint64 batch, gint64 m, O
               .x_ld = x.ld,
               .x_batch = x.batch,
               .w = dense->weight->data,
+              .w_scale = osr_tensor_data(dense->scale),
               .bias = osr_tensor_data(dense->bias),
               .gate = gate.data,
               .gate_batch = gate.batch,

@@ -6,6 +6,10 @@
 #include <string.h>
 
 #include "error.h"
+#include "host-weights.h"
+#include "loader-private.h"
+#include "pool-private.h"
+#include "quantise.h"
 
 void
 osr_loader_init(OsrLoader *loader, OsrCheckpoint *checkpoint, OsrDevice *device, OsrDType dtype,
@@ -117,6 +121,46 @@ fill_random(OsrLoader *loader, OsrTensor *tensor, const char *name)
          osr_device_check(device, ops->affine(ctx, &scale), name, &loader->error);
 }
 
+/* What the pool hands out for a tensor of these @dims. */
+static void
+count_size(OsrLoader *loader, guint n_dims, const gint64 *dims)
+{
+  OsrLoaderSizes *sizes = loader->sizes;
+  guint64 n = 1, size, taken;
+
+  for (guint i = 0; i < n_dims; i++)
+    n *= (guint64) dims[i];
+  size = n * osr_dtype_size(loader->dtype);
+  taken = osr_pool_block_size(size);
+  loader->n_parameters += n;
+  loader->n_bytes += size;
+  *(sizes->in_block ? &sizes->block_bytes : &sizes->bytes) += taken;
+  if (sizes->in_block)
+    sizes->block = osr_host_weights_append(sizes->block, size);
+}
+
+void
+osr_loader_begin_block(OsrLoader *loader)
+{
+  if (!loader->sizes)
+    return;
+  loader->sizes->in_block = TRUE;
+  loader->sizes->block = 0;
+}
+
+void
+osr_loader_end_block(OsrLoader *loader)
+{
+  OsrLoaderSizes *sizes = loader->sizes;
+
+  if (!sizes)
+    return;
+  sizes->in_block = FALSE;
+  sizes->n_blocks++;
+  sizes->host_bytes += sizes->block;
+  sizes->largest_block = MAX(sizes->largest_block, sizes->block);
+}
+
 static OsrTensor *
 random_tensor(OsrLoader *loader, guint n_dims, const gint64 *dims, const char *name)
 {
@@ -125,6 +169,10 @@ random_tensor(OsrLoader *loader, guint n_dims, const gint64 *dims, const char *n
 
   if (loader->error || g_cancellable_set_error_if_cancelled(loader->cancellable, &loader->error))
     return NULL;
+  if (loader->sizes) {
+    count_size(loader, n_dims, dims);
+    return NULL;
+  }
   tensor = osr_tensor_new(loader->device, loader->dtype, n_dims, dims, &loader->error);
   if (!tensor)
     return NULL;
@@ -388,6 +436,78 @@ osr_loader_stack(OsrLoader *loader, const char *const *names, const gint64 *rows
   for (guint i = 0; i < n && (ok || loader->check); i++)
     ok = find_entry(loader, names[i], n_dims, (gint64[]){ rows[i], columns }, &entries[i]);
   return ok ? upload(loader, entries, n, n_dims, dims) : NULL;
+}
+
+/* On the host: it is done once, and no op of a device rounds to F8. */
+static OsrTensor *
+quantise(OsrLoader *loader, OsrTensor *weights, OsrTensor **scale)
+{
+  const gint64 rows = weights->dims[0], columns = weights->dims[1];
+  const gboolean host = osr_device_is_host(loader->device);
+  g_autofree gpointer values = host ? NULL : g_try_malloc(MAX(weights->size, 1));
+  g_autofree guint8 *bytes = g_try_malloc(MAX((gsize) (rows * columns), 1));
+  g_autofree float *factors = g_try_new(float, MAX(rows, 1));
+  g_autoptr(OsrTensor) result = NULL;
+
+  if ((!host && !values) || !bytes || !factors) {
+    g_set_error(&loader->error, OSR_ERROR, OSR_ERROR_MEMORY,
+                "%" G_GSIZE_FORMAT " bytes of host memory are needed to make a tensor F8",
+                weights->size);
+    return NULL;
+  }
+  if (!host && !osr_tensor_download(weights, values, weights->size, &loader->error))
+    return NULL;
+  osr_quantise_rows(host ? weights->data : values, rows, columns, bytes, factors);
+  result = osr_tensor_new_from_host(loader->device, OSR_DTYPE_F8_E4M3, 2, weights->dims, bytes,
+                                    &loader->error);
+  if (!result)
+    return NULL;
+  *scale =
+      osr_tensor_new_from_host(loader->device, OSR_DTYPE_F32, 1, &rows, factors, &loader->error);
+  return *scale ? g_steal_pointer(&result) : NULL;
+}
+
+/* What a matrix of F8 would be counted as. */
+static void
+count_quantised(OsrLoader *loader, gint64 rows, gint64 columns)
+{
+  const OsrDType dtype = loader->dtype;
+
+  loader->dtype = OSR_DTYPE_F8_E4M3;
+  count_size(loader, 2, (gint64[]){ rows, columns });
+  loader->dtype = OSR_DTYPE_F32;
+  count_size(loader, 1, &rows);
+  loader->dtype = dtype;
+  loader->n_parameters -= (guint64) rows;
+}
+
+OsrTensor *
+osr_loader_weights(OsrLoader *loader, const char *const *names, const gint64 *rows, gint64 columns,
+                   OsrTensor **scale)
+{
+  const OsrDType dtype = loader->dtype;
+  g_autoptr(OsrTensor) weights = NULL;
+  OsrTensor *result;
+  gint64 n = 0;
+
+  *scale = NULL;
+  if (!loader->fp8 || loader->check)
+    return osr_loader_stack(loader, names, rows, columns);
+  for (guint i = 0; names[i]; i++)
+    n += rows[i];
+  if (loader->sizes) {
+    count_quantised(loader, n, columns);
+    return NULL;
+  }
+  loader->dtype = OSR_DTYPE_F32; /* rounded once */
+  weights = osr_loader_stack(loader, names, rows, columns);
+  loader->dtype = dtype;
+  if (!weights)
+    return NULL;
+  result = quantise(loader, weights, scale);
+  if (result)
+    loader->n_bytes += result->size + (*scale)->size - weights->size;
+  return result;
 }
 
 OsrTensor *

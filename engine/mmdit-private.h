@@ -1,9 +1,58 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
+#include "host-weights.h"
+#include "layers.h"
 #include "mmdit.h"
 
 G_BEGIN_DECLS
+
+#define OSR_MMDIT_TIME_FEATURES 256
+
+typedef struct {
+  OsrDense in, out;
+} OsrMmditEmbedder;
+
+/* The weights of one stream of a double block. */
+typedef struct {
+  OsrDense qkv, proj;           /* [3 D, D], [D, D] */
+  OsrDense up, down;            /* [M, D], [D, M] */
+  OsrTensor *q_scale, *k_scale; /* [head_dim] */
+} OsrMmditStream;
+
+enum { OSR_MMDIT_TEXT, OSR_MMDIT_VIDEO, OSR_MMDIT_N_STREAMS };
+
+typedef struct {
+  OsrDense modulation; /* [12 D, D]: six vectors of the text, six of the video */
+  OsrMmditStream streams[OSR_MMDIT_N_STREAMS];
+} OsrMmditDouble;
+
+typedef struct {
+  OsrDense modulation;          /* [3 D, D] */
+  OsrDense qkv, up;             /* [3 D, D], [M, D]: parts of linear1 */
+  OsrDense down;                /* [D, D + M]: linear2 */
+  OsrTensor *q_scale, *k_scale; /* [head_dim] */
+} OsrMmditSingle;
+
+struct _OsrMmdit {
+  OsrMmditConfig config;
+  OsrDevice *device;
+  OsrDType dtype;
+  gint64 mlp_dim;
+
+  OsrDense img_in, txt_in, cond_in;
+  OsrMmditEmbedder time_in, vector_in, guidance_in;
+  OsrMmditDouble *doubles;
+  OsrMmditSingle *singles;
+  OsrStreamer *streamer; /* of all blocks, the double ones first; NULL: they are on the device */
+  OsrDense final_modulation, final_linear; /* [2 D, D], [in_channels, D] */
+
+  /* Rotary tables f32 [rope_text + frames * height * width, head_dim / 2] of the last
+   * geometry. The text's rows all say "no rotation". */
+  OsrTensor *rope_cos, *rope_sin;
+  guint rope_frames, rope_height, rope_width;
+  gint64 rope_text;
+};
 
 /* What load() takes. */
 gboolean osr_mmdit_config_check(const OsrMmditConfig *config, GError **error);

@@ -14,291 +14,10 @@
 
 #include "layers.h"
 #include "mmdit-private.h"
-#include "model-limits.h"
 
-#define TIME_FEATURES 256
 #define TIME_FACTOR 1000.0f
 #define TIME_MAX_PERIOD 10000.0f
 #define NORM_EPS 1e-6f
-
-typedef struct {
-  OsrDense in, out;
-} Embedder;
-
-/* The weights of one stream of a double block. */
-typedef struct {
-  OsrDense qkv, proj;           /* [3 D, D], [D, D] */
-  OsrDense up, down;            /* [M, D], [D, M] */
-  OsrTensor *q_scale, *k_scale; /* [head_dim] */
-} Stream;
-
-enum { TEXT, VIDEO, N_STREAMS };
-
-typedef struct {
-  OsrDense modulation; /* [12 D, D]: six vectors of the text, six of the video */
-  Stream streams[N_STREAMS];
-} DoubleBlock;
-
-typedef struct {
-  OsrDense modulation;          /* [3 D, D] */
-  OsrDense qkv, up;             /* [3 D, D], [M, D]: parts of linear1 */
-  OsrDense down;                /* [D, D + M]: linear2 */
-  OsrTensor *q_scale, *k_scale; /* [head_dim] */
-} SingleBlock;
-
-struct _OsrMmdit {
-  OsrMmditConfig config;
-  OsrDevice *device;
-  OsrDType dtype;
-  gint64 mlp_dim;
-
-  OsrDense img_in, txt_in, cond_in;
-  Embedder time_in, vector_in, guidance_in;
-  DoubleBlock *doubles;
-  SingleBlock *singles;
-  OsrDense final_modulation, final_linear; /* [2 D, D], [in_channels, D] */
-
-  /* Rotary tables f32 [rope_text + frames * height * width, head_dim / 2] of the last
-   * geometry. The text's rows all say "no rotation". */
-  OsrTensor *rope_cos, *rope_sin;
-  guint rope_frames, rope_height, rope_width;
-  gint64 rope_text;
-};
-
-/* Loading */
-
-gboolean
-osr_mmdit_config_check(const OsrMmditConfig *c, GError **error)
-{
-  static const char *const names[] = { "in_channels", "vec_in_dim", "context_in_dim",
-                                       "hidden_size", "num_heads",  "patch_size" };
-  const guint values[] = { c->in_channels, c->vec_in_dim, c->context_in_dim,
-                           c->hidden_size, c->num_heads,  c->patch_size };
-  const double mlp = c->mlp_ratio * c->hidden_size;
-  guint64 pairs = 0;
-
-  if (!osr_config_check_sizes("mmdit", G_N_ELEMENTS(values), names, values, error))
-    return FALSE;
-  if (c->depth > OSR_MAX_BLOCKS || c->depth_single_blocks > OSR_MAX_BLOCKS) {
-    g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
-                "mmdit: %u and %u blocks are more than any model has", c->depth,
-                c->depth_single_blocks);
-    return FALSE;
-  }
-  if (c->patch_size > OSR_MAX_PATCH_SIZE || c->in_channels % (c->patch_size * c->patch_size) != 0) {
-    g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
-                "mmdit: in_channels %u is not a multiple of patch_size %u squared", c->in_channels,
-                c->patch_size);
-    return FALSE;
-  }
-  for (guint i = 0; i < 3; i++) {
-    pairs += c->axes_dim[i] / 2;
-    if (c->axes_dim[i] % 2 != 0)
-      pairs = G_MAXUINT32;
-  }
-  if (c->hidden_size % (2 * c->num_heads) != 0 || pairs != c->hidden_size / c->num_heads / 2) {
-    g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
-                "mmdit: axes_dim %u, %u, %u have to be even and add up to hidden_size %u / "
-                "num_heads %u",
-                c->axes_dim[0], c->axes_dim[1], c->axes_dim[2], c->hidden_size, c->num_heads);
-    return FALSE;
-  }
-  /* Written so that a NaN fails. */
-  if (!(mlp >= 1 && mlp <= OSR_MAX_MLP_CHANNELS) || !(c->theta > 0 && c->theta <= G_MAXDOUBLE)) {
-    g_set_error(error, OSR_ERROR, OSR_ERROR_INVALID_ARGUMENT,
-                "mmdit: mlp_ratio %g or theta %g is out of range", c->mlp_ratio, c->theta);
-    return FALSE;
-  }
-  return TRUE;
-}
-
-static Embedder
-load_embedder(OsrLoader *loader, gint64 n_in, gint64 n, const char *name)
-{
-  return (Embedder){
-    .in = osr_dense_load(loader, n, n_in, TRUE, "%s.in_layer", name),
-    .out = osr_dense_load(loader, n, n, TRUE, "%s.out_layer", name),
-  };
-}
-
-/* Whether the weights under @prefix are stored fused: as the config says, or the other way
- * round if the file has the other name only. */
-static gboolean
-is_fused(const OsrMmditConfig *c, OsrLoader *loader, const char *prefix, const char *fused,
-         const char *split)
-{
-  return osr_loader_has(loader, "%s%s.weight", prefix, c->fused_qkv ? fused : split)
-             ? c->fused_qkv
-             : osr_loader_has(loader, "%s%s.weight", prefix, fused);
-}
-
-static void
-load_stream(Stream *s, const OsrMmdit *mmdit, OsrLoader *loader, const char *prefix)
-{
-  static const char *const names[] = { "attn.q_proj", "attn.k_proj", "attn.v_proj", NULL };
-  const OsrMmditConfig *c = &mmdit->config;
-  gint64 d = c->hidden_size, m = mmdit->mlp_dim, head_dim = d / c->num_heads;
-
-  if (is_fused(c, loader, prefix, "attn.qkv", "attn.q_proj"))
-    s->qkv = osr_dense_load(loader, 3 * d, d, c->qkv_bias, "%sattn.qkv", prefix);
-  else
-    s->qkv = osr_dense_stack(loader, prefix, names, (gint64[]){ d, d, d }, d, c->qkv_bias);
-  s->q_scale = osr_loader_vector(loader, head_dim, "%sattn.norm.query_norm.scale", prefix);
-  s->k_scale = osr_loader_vector(loader, head_dim, "%sattn.norm.key_norm.scale", prefix);
-  s->proj = osr_dense_load(loader, d, d, TRUE, "%sattn.proj", prefix);
-  s->up = osr_dense_load(loader, m, d, TRUE, "%smlp.0", prefix);
-  s->down = osr_dense_load(loader, d, m, TRUE, "%smlp.2", prefix);
-}
-
-static void
-load_double(DoubleBlock *b, const OsrMmdit *mmdit, OsrLoader *loader, guint i)
-{
-  static const char *const names[] = { "txt_mod.lin", "img_mod.lin", NULL };
-  gint64 d = mmdit->config.hidden_size;
-  g_autofree char *prefix = g_strdup_printf("double_blocks.%u.", i);
-  g_autofree char *txt = g_strdup_printf("%stxt_", prefix);
-  g_autofree char *img = g_strdup_printf("%simg_", prefix);
-
-  b->modulation = osr_dense_stack(loader, prefix, names, (gint64[]){ 6 * d, 6 * d }, d, TRUE);
-  load_stream(&b->streams[TEXT], mmdit, loader, txt);
-  load_stream(&b->streams[VIDEO], mmdit, loader, img);
-}
-
-static void
-load_single(SingleBlock *b, const OsrMmdit *mmdit, OsrLoader *loader, guint i)
-{
-  static const char *const names[] = { "q_proj", "k_proj", "v_mlp", NULL };
-  const OsrMmditConfig *c = &mmdit->config;
-  gint64 d = c->hidden_size, m = mmdit->mlp_dim, head_dim = d / c->num_heads;
-  g_autofree char *prefix = g_strdup_printf("single_blocks.%u.", i);
-  OsrDense linear1;
-
-  b->modulation = osr_dense_load(loader, 3 * d, d, TRUE, "%smodulation.lin", prefix);
-  if (is_fused(c, loader, prefix, "linear1", "q_proj"))
-    linear1 = osr_dense_load(loader, 3 * d + m, d, TRUE, "%slinear1", prefix);
-  else
-    linear1 = osr_dense_stack(loader, prefix, names, (gint64[]){ d, d, d + m }, d, TRUE);
-  b->qkv = osr_dense_view(&linear1, 0, 3 * d);
-  b->up = osr_dense_view(&linear1, 3 * d, m);
-  osr_dense_clear(&linear1);
-  b->q_scale = osr_loader_vector(loader, head_dim, "%snorm.query_norm.scale", prefix);
-  b->k_scale = osr_loader_vector(loader, head_dim, "%snorm.key_norm.scale", prefix);
-  b->down = osr_dense_load(loader, d, d + m, TRUE, "%slinear2", prefix);
-}
-
-OsrMmdit *
-osr_mmdit_load(const OsrMmditConfig *config, OsrLoader *loader, GError **error)
-{
-  g_autoptr(OsrMmdit) mmdit = NULL;
-  gint64 d = config->hidden_size, channels = config->in_channels;
-
-  if (!osr_mmdit_config_check(config, error))
-    return NULL;
-
-  mmdit = g_new0(OsrMmdit, 1);
-  mmdit->config = *config;
-  mmdit->device = osr_device_ref(loader->device);
-  mmdit->dtype = loader->dtype;
-  mmdit->mlp_dim = (gint64) (config->hidden_size * config->mlp_ratio);
-  mmdit->doubles = g_new0(DoubleBlock, config->depth);
-  mmdit->singles = g_new0(SingleBlock, config->depth_single_blocks);
-
-  mmdit->img_in = osr_dense_load(loader, d, channels, TRUE, "img_in");
-  mmdit->txt_in = osr_dense_load(loader, d, config->context_in_dim, TRUE, "txt_in");
-  if (config->cond_embed) {
-    gint64 k = channels + (gint64) config->patch_size * config->patch_size;
-
-    mmdit->cond_in = osr_dense_load(loader, d, k, TRUE, "cond_in");
-  }
-  mmdit->time_in = load_embedder(loader, TIME_FEATURES, d, "time_in");
-  mmdit->vector_in = load_embedder(loader, config->vec_in_dim, d, "vector_in");
-  if (config->guidance_embed)
-    mmdit->guidance_in = load_embedder(loader, TIME_FEATURES, d, "guidance_in");
-  for (guint i = 0; i < config->depth; i++)
-    load_double(&mmdit->doubles[i], mmdit, loader, i);
-  for (guint i = 0; i < config->depth_single_blocks; i++)
-    load_single(&mmdit->singles[i], mmdit, loader, i);
-  mmdit->final_modulation =
-      osr_dense_load(loader, 2 * d, d, TRUE, "final_layer.adaLN_modulation.1");
-  mmdit->final_linear = osr_dense_load(loader, channels, d, TRUE, "final_layer.linear");
-
-  return osr_loader_finish(loader, error) ? g_steal_pointer(&mmdit) : NULL;
-}
-
-static void
-clear_embedder(Embedder *embedder)
-{
-  osr_dense_clear(&embedder->in);
-  osr_dense_clear(&embedder->out);
-}
-
-static void
-clear_stream(Stream *s)
-{
-  osr_dense_clear(&s->qkv);
-  osr_dense_clear(&s->proj);
-  osr_dense_clear(&s->up);
-  osr_dense_clear(&s->down);
-  g_clear_pointer(&s->q_scale, osr_tensor_unref);
-  g_clear_pointer(&s->k_scale, osr_tensor_unref);
-}
-
-static void
-clear_single(SingleBlock *b)
-{
-  osr_dense_clear(&b->modulation);
-  osr_dense_clear(&b->qkv);
-  osr_dense_clear(&b->up);
-  osr_dense_clear(&b->down);
-  g_clear_pointer(&b->q_scale, osr_tensor_unref);
-  g_clear_pointer(&b->k_scale, osr_tensor_unref);
-}
-
-void
-osr_mmdit_free(OsrMmdit *mmdit)
-{
-  if (!mmdit)
-    return;
-  for (guint i = 0; i < mmdit->config.depth; i++) {
-    osr_dense_clear(&mmdit->doubles[i].modulation);
-    clear_stream(&mmdit->doubles[i].streams[TEXT]);
-    clear_stream(&mmdit->doubles[i].streams[VIDEO]);
-  }
-  for (guint i = 0; i < mmdit->config.depth_single_blocks; i++)
-    clear_single(&mmdit->singles[i]);
-  g_free(mmdit->doubles);
-  g_free(mmdit->singles);
-  osr_dense_clear(&mmdit->img_in);
-  osr_dense_clear(&mmdit->txt_in);
-  osr_dense_clear(&mmdit->cond_in);
-  clear_embedder(&mmdit->time_in);
-  clear_embedder(&mmdit->vector_in);
-  clear_embedder(&mmdit->guidance_in);
-  osr_dense_clear(&mmdit->final_modulation);
-  osr_dense_clear(&mmdit->final_linear);
-  g_clear_pointer(&mmdit->rope_cos, osr_tensor_unref);
-  g_clear_pointer(&mmdit->rope_sin, osr_tensor_unref);
-  osr_device_unref(mmdit->device);
-  g_free(mmdit);
-}
-
-const OsrMmditConfig *
-osr_mmdit_get_config(OsrMmdit *mmdit)
-{
-  return &mmdit->config;
-}
-
-OsrDevice *
-osr_mmdit_get_device(OsrMmdit *mmdit)
-{
-  return mmdit->device;
-}
-
-OsrDType
-osr_mmdit_get_dtype(OsrMmdit *mmdit)
-{
-  return mmdit->dtype;
-}
 
 /* Rotary embedding */
 
@@ -380,19 +99,19 @@ typedef struct {
   OsrRun run;
   const OsrMmdit *mmdit;
   gint64 batch, len;
-  gint64 first[N_STREAMS], rows[N_STREAMS]; /* of len, by stream */
-  OsrTensor *x, *norm;                      /* [B, L, D] */
-  OsrTensor *qkv;                           /* [B, L, 3 D] */
-  OsrTensor *wide;                          /* [B, L, D + M]: attention's output, MLP's middle */
-  OsrTensor *vec;                           /* [B, D], after SiLU in the blocks */
-  OsrTensor *mod;                           /* [B, 12 D] */
-  OsrTensor *cos, *sin;                     /* the model's tables, for texts of table_text */
+  gint64 first[OSR_MMDIT_N_STREAMS], rows[OSR_MMDIT_N_STREAMS]; /* of len, by stream */
+  OsrTensor *x, *norm;                                          /* [B, L, D] */
+  OsrTensor *qkv;                                               /* [B, L, 3 D] */
+  OsrTensor *wide;      /* [B, L, D + M]: attention's output, MLP's middle */
+  OsrTensor *vec;       /* [B, D], after SiLU in the blocks */
+  OsrTensor *mod;       /* [B, 12 D] */
+  OsrTensor *cos, *sin; /* the model's tables, for texts of table_text */
   gint64 table_text;
 } Pass;
 
 /* vec (+)= out(silu(in(x))) */
 static void
-embed(Pass *p, const Embedder *e, OsrTensor *x, gboolean add)
+embed(Pass *p, const OsrMmditEmbedder *e, OsrTensor *x, gboolean add)
 {
   OsrRun *run = &p->run;
   const OsrRows no_gate = { NULL };
@@ -405,9 +124,10 @@ embed(Pass *p, const Embedder *e, OsrTensor *x, gboolean add)
     osr_run_linear(run, &e->out, OSR_ACT_NONE, 1, p->batch, hidden, vec);
 }
 
-/* @value: f32 [B], @features: [B, TIME_FEATURES], scratch. */
+/* @value: f32 [B], @features: [B, OSR_MMDIT_TIME_FEATURES], scratch. */
 static void
-embed_value(Pass *p, const Embedder *e, const OsrTensor *value, OsrTensor *features, gboolean add)
+embed_value(Pass *p, const OsrMmditEmbedder *e, const OsrTensor *value, OsrTensor *features,
+            gboolean add)
 {
   OsrRun *run = &p->run;
 
@@ -415,7 +135,7 @@ embed_value(Pass *p, const Embedder *e, const OsrTensor *value, OsrTensor *featu
           &(OsrTimestep){
               .dtype = run->dtype,
               .m = p->batch,
-              .n = TIME_FEATURES,
+              .n = OSR_MMDIT_TIME_FEATURES,
               .factor = TIME_FACTOR,
               .max_period = TIME_MAX_PERIOD,
               .t = value->data,
@@ -426,8 +146,8 @@ embed_value(Pass *p, const Embedder *e, const OsrTensor *value, OsrTensor *featu
 
 /* @scalar: f32 [B], scratch. */
 static void
-embed_number(Pass *p, const Embedder *e, float value, OsrTensor *scalar, OsrTensor *features,
-             gboolean add)
+embed_number(Pass *p, const OsrMmditEmbedder *e, float value, OsrTensor *scalar,
+             OsrTensor *features, gboolean add)
 {
   /* 0 x + value: the number goes along as an argument, so nothing waits for a copy. */
   osr_run(&p->run, affine,
@@ -449,21 +169,22 @@ embed_inputs(Pass *p, const OsrMmditInput *in, GError **error)
   const OsrMmdit *mmdit = p->mmdit;
   OsrRun *run = &p->run;
   const OsrRows no_gate = { NULL };
-  OsrRows img = osr_rows(p->x, p->first[VIDEO], 0), txt = osr_rows(p->x, p->first[TEXT], 0);
+  OsrRows img = osr_rows(p->x, p->first[OSR_MMDIT_VIDEO], 0),
+          txt = osr_rows(p->x, p->first[OSR_MMDIT_TEXT], 0);
   g_autoptr(OsrTensor) scalar = NULL, features = NULL;
 
   if (!(scalar = osr_tensor_new(run->device, OSR_DTYPE_F32, 1, &p->batch, error)) ||
-      !(features = osr_tensor_new(run->device, run->dtype, 2, (gint64[]){ p->batch, TIME_FEATURES },
-                                  error)) ||
+      !(features = osr_tensor_new(run->device, run->dtype, 2,
+                                  (gint64[]){ p->batch, OSR_MMDIT_TIME_FEATURES }, error)) ||
       !osr_tensor_zero(scalar, error))
     return FALSE;
 
-  osr_run_linear(run, &mmdit->img_in, OSR_ACT_NONE, p->batch, p->rows[VIDEO],
+  osr_run_linear(run, &mmdit->img_in, OSR_ACT_NONE, p->batch, p->rows[OSR_MMDIT_VIDEO],
                  osr_rows(in->img, 0, 0), img);
   if (mmdit->config.cond_embed)
-    osr_run_linear_add(run, &mmdit->cond_in, p->batch, p->rows[VIDEO], osr_rows(in->cond, 0, 0),
-                       no_gate, img);
-  osr_run_linear(run, &mmdit->txt_in, OSR_ACT_NONE, p->batch, p->rows[TEXT],
+    osr_run_linear_add(run, &mmdit->cond_in, p->batch, p->rows[OSR_MMDIT_VIDEO],
+                       osr_rows(in->cond, 0, 0), no_gate, img);
+  osr_run_linear(run, &mmdit->txt_in, OSR_ACT_NONE, p->batch, p->rows[OSR_MMDIT_TEXT],
                  osr_rows(in->txt, 0, 0), txt);
 
   if (in->timesteps)
@@ -534,7 +255,7 @@ project_qkv(Pass *p, const OsrDense *dense, const OsrTensor *q_scale, const OsrT
   const OsrMmdit *mmdit = p->mmdit;
   gint64 d = mmdit->config.hidden_size, head_dim = d / mmdit->config.num_heads;
   /* The tables may have been made for a longer text. */
-  gint64 table = (p->table_text - p->rows[TEXT] + row) * (head_dim / 2);
+  gint64 table = (p->table_text - p->rows[OSR_MMDIT_TEXT] + row) * (head_dim / 2);
   OsrRows q = osr_rows(p->qkv, row, 0);
 
   osr_run_linear(&p->run, dense, OSR_ACT_NONE, p->batch, rows, osr_rows(p->norm, row, 0), q);
@@ -594,23 +315,23 @@ attention(Pass *p, gint64 row)
 /* Modulation vectors of a stream, from 6 * stream on: shift, scale, gate of the attention,
  * shift, scale, gate of the MLP. */
 static void
-double_block(Pass *p, const DoubleBlock *b, gboolean last)
+double_block(Pass *p, const OsrMmditDouble *b, gboolean last)
 {
   OsrRun *run = &p->run;
   gint64 d = p->mmdit->config.hidden_size;
   /* Nobody reads the text after the last block. */
-  guint first = last ? VIDEO : TEXT;
+  guint first = last ? OSR_MMDIT_VIDEO : OSR_MMDIT_TEXT;
 
   modulation(p, &b->modulation);
-  for (guint i = TEXT; i < N_STREAMS; i++) {
-    const Stream *s = &b->streams[i];
+  for (guint i = OSR_MMDIT_TEXT; i < OSR_MMDIT_N_STREAMS; i++) {
+    const OsrMmditStream *s = &b->streams[i];
 
     modulated_norm(p, p->first[i], p->rows[i], 6 * i);
     project_qkv(p, &s->qkv, s->q_scale, s->k_scale, p->first[i], p->rows[i]);
   }
   attention(p, p->first[first]);
-  for (guint i = first; i < N_STREAMS; i++) {
-    const Stream *s = &b->streams[i];
+  for (guint i = first; i < OSR_MMDIT_N_STREAMS; i++) {
+    const OsrMmditStream *s = &b->streams[i];
     gint64 row = p->first[i], rows = p->rows[i];
     OsrRows x = osr_rows(p->x, row, 0), hidden = osr_rows(p->wide, row, d);
 
@@ -625,11 +346,11 @@ double_block(Pass *p, const DoubleBlock *b, gboolean last)
 
 /* Attention and MLP side by side on one norm: linear2 reads both out of wide. */
 static void
-single_block(Pass *p, const SingleBlock *b, gboolean last)
+single_block(Pass *p, const OsrMmditSingle *b, gboolean last)
 {
   OsrRun *run = &p->run;
   gint64 d = p->mmdit->config.hidden_size;
-  gint64 row = last ? p->first[VIDEO] : 0, rows = p->len - row;
+  gint64 row = last ? p->first[OSR_MMDIT_VIDEO] : 0, rows = p->len - row;
 
   modulation(p, &b->modulation);
   modulated_norm(p, 0, p->len, 0);
@@ -641,30 +362,47 @@ single_block(Pass *p, const SingleBlock *b, gboolean last)
                      osr_rows(p->x, row, 0));
 }
 
+static void
+run_block(Pass *p, guint i)
+{
+  const OsrMmdit *mmdit = p->mmdit;
+  const guint n_doubles = mmdit->config.depth, n_singles = mmdit->config.depth_single_blocks;
+  const gboolean last = i + 1 == n_doubles + n_singles;
+
+  if (i < n_doubles)
+    double_block(p, &mmdit->doubles[i], last);
+  else
+    single_block(p, &mmdit->singles[i - n_doubles], last);
+}
+
+/* Block @i under its lock, with its weights where they are streamed. */
+static gboolean
+enqueue_block(Pass *p, guint i, const char *name, GError **error)
+{
+  OsrStreamer *streamer = p->mmdit->streamer;
+
+  if (streamer && !osr_streamer_begin(streamer, i, error)) {
+    g_prefix_error(error, "%s: ", name);
+    return FALSE;
+  }
+  run_block(p, i);
+  return osr_run_check(&p->run, error, "%s", name) &&
+         (!streamer || osr_streamer_end(streamer, i, error));
+}
+
 static gboolean
 run_blocks(Pass *p, OsrPace *pace, GCancellable *cancellable, GError **error)
 {
   const OsrMmdit *mmdit = p->mmdit;
-  guint n_doubles = mmdit->config.depth, n_singles = mmdit->config.depth_single_blocks;
+  const guint n_doubles = mmdit->config.depth;
 
-  for (guint i = 0; i < n_doubles; i++) {
+  for (guint i = 0; i < n_doubles + mmdit->config.depth_single_blocks; i++) {
     g_autoptr(OsrDeviceLocker) locker = osr_pace_lock(pace, mmdit->device, cancellable, error);
+    char name[64];
 
-    if (!locker)
-      return FALSE;
-    double_block(p, &mmdit->doubles[i], n_singles == 0 && i == n_doubles - 1);
-    if (!osr_run_check(&p->run, error, "mmdit: double block %u", i) ||
-        !osr_pace_end(pace, error, "mmdit: double block %u", i))
-      return FALSE;
-  }
-  for (guint i = 0; i < n_singles; i++) {
-    g_autoptr(OsrDeviceLocker) locker = osr_pace_lock(pace, mmdit->device, cancellable, error);
-
-    if (!locker)
-      return FALSE;
-    single_block(p, &mmdit->singles[i], i == n_singles - 1);
-    if (!osr_run_check(&p->run, error, "mmdit: single block %u", i) ||
-        !osr_pace_end(pace, error, "mmdit: single block %u", i))
+    g_snprintf(name, sizeof name, "mmdit: %s block %u", i < n_doubles ? "double" : "single",
+               i < n_doubles ? i : i - n_doubles);
+    if (!locker || !enqueue_block(p, i, name, error) || !osr_pace_end(pace, error, "%s", name))
       return FALSE;
   }
   return TRUE;
@@ -761,9 +499,9 @@ end_pass(Pass *p, OsrTensor *pred, GCancellable *cancellable, GError **error)
   if (!locker)
     return FALSE;
   modulation(p, &mmdit->final_modulation);
-  modulated_norm(p, p->first[VIDEO], p->rows[VIDEO], 0);
-  osr_run_linear(&p->run, &mmdit->final_linear, OSR_ACT_NONE, p->batch, p->rows[VIDEO],
-                 osr_rows(p->norm, p->first[VIDEO], 0), osr_rows(pred, 0, 0));
+  modulated_norm(p, p->first[OSR_MMDIT_VIDEO], p->rows[OSR_MMDIT_VIDEO], 0);
+  osr_run_linear(&p->run, &mmdit->final_linear, OSR_ACT_NONE, p->batch, p->rows[OSR_MMDIT_VIDEO],
+                 osr_rows(p->norm, p->first[OSR_MMDIT_VIDEO], 0), osr_rows(pred, 0, 0));
   return osr_run_check(&p->run, error, "mmdit: final layer");
 }
 
@@ -781,9 +519,9 @@ osr_mmdit_forward_into(OsrMmdit *mmdit, const OsrMmditInput *input, OsrTensor *p
       !check_tensor(mmdit, pred, "the prediction", mmdit->dtype, 3, input->img->dims, error))
     return FALSE;
   p.batch = input->img->dims[0];
-  p.rows[TEXT] = p.first[VIDEO] = input->txt->dims[1];
-  p.rows[VIDEO] = input->img->dims[1];
-  p.len = p.rows[TEXT] + p.rows[VIDEO];
+  p.rows[OSR_MMDIT_TEXT] = p.first[OSR_MMDIT_VIDEO] = input->txt->dims[1];
+  p.rows[OSR_MMDIT_VIDEO] = input->img->dims[1];
+  p.len = p.rows[OSR_MMDIT_TEXT] + p.rows[OSR_MMDIT_VIDEO];
 
   if (!(x = osr_tensor_new_3d(&p.run, p.batch, p.len, d, error)) ||
       !(norm = osr_tensor_new_3d(&p.run, p.batch, p.len, d, error)) ||

@@ -22,6 +22,9 @@ G_BEGIN_DECLS
  */
 typedef struct _OsrPoolArena OsrPoolArena;
 
+/* What OsrPoolStats.allocated counts for a request of @size bytes; 0 on overflow. */
+guint64 osr_pool_block_size(gsize size);
+
 /* @pool is borrowed and must outlive the arena. Any thread may use an arena, even several at a
  * time. */
 OsrPoolArena *osr_pool_arena_new(OsrPool *pool);

@@ -52,6 +52,12 @@ class_size(gsize size)
   return (size + step - 1) / step * step;
 }
 
+guint64
+osr_pool_block_size(gsize size)
+{
+  return class_size(size);
+}
+
 OsrPool *
 osr_pool_new(OsrOpsContext *ctx)
 {

@@ -501,7 +501,7 @@ osr_sampler_run_batched(OsrMmdit *mmdit, const OsrSamplingParams *params,
     .width = latent_dims[2],
     .channels = latent_dims[3],
     .max_batch = max_batch,
-    .use_graphs = params->use_graphs && osr_graph_is_supported(device),
+    .use_graphs = params->use_graphs && osr_graph_is_supported(device) && !mmdit->streamer,
     .start = g_get_monotonic_time(),
   };
   OsrTensor *latent;

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 
 #include "error.h"
+#include "tensor-private.h"
 
 G_DEFINE_BOXED_TYPE(OsrTensor, osr_tensor, osr_tensor_ref, osr_tensor_unref)
 
@@ -129,23 +130,29 @@ osr_tensor_new_from_host(OsrDevice *device, OsrDType dtype, guint n_dims, const 
 }
 
 OsrTensor *
-osr_tensor_view(OsrTensor *tensor, gint64 offset, guint n_dims, const gint64 *dims)
+osr_tensor_view_bytes(OsrTensor *tensor, gsize offset, OsrDType dtype, guint n_dims,
+                      const gint64 *dims)
 {
   OsrTensor *view;
-  gsize item, start, size;
+  gsize size;
 
-  g_return_val_if_fail(tensor != NULL, NULL);
   g_return_val_if_fail(n_dims <= OSR_TENSOR_MAX_DIMS, NULL);
-  g_return_val_if_fail(offset >= 0 && offset <= osr_tensor_n_elements(tensor), NULL);
-  g_return_val_if_fail(tensor_size(tensor->dtype, n_dims, dims, &size, NULL), NULL);
-  item = osr_dtype_size(tensor->dtype);
-  start = (gsize) offset * item;
-  g_return_val_if_fail(size <= tensor->size - start, NULL);
+  g_return_val_if_fail(tensor_size(dtype, n_dims, dims, &size, NULL), NULL);
+  g_return_val_if_fail(offset <= tensor->size && size <= tensor->size - offset, NULL);
 
-  view = alloc_header(tensor->device, tensor->dtype, n_dims, dims, size);
-  view->data = (char *) tensor->data + start;
+  view = alloc_header(tensor->device, dtype, n_dims, dims, size);
+  view->data = (char *) tensor->data + offset;
   view->parent = osr_tensor_ref(tensor);
   return view;
+}
+
+OsrTensor *
+osr_tensor_view(OsrTensor *tensor, gint64 offset, guint n_dims, const gint64 *dims)
+{
+  g_return_val_if_fail(tensor != NULL, NULL);
+  g_return_val_if_fail(offset >= 0 && offset <= osr_tensor_n_elements(tensor), NULL);
+  return osr_tensor_view_bytes(tensor, (gsize) offset * osr_dtype_size(tensor->dtype),
+                               tensor->dtype, n_dims, dims);
 }
 
 OsrTensor *
