@@ -144,4 +144,22 @@ osr_matrix_luma(OsrMatrix matrix, double *kr, double *kb)
   *kb = matrix == OSR_MATRIX_BT709 ? 0.0722 : 0.114;
 }
 
+/* F8 e4m3: exponent and fraction in the place of an f32's, then its bias; right for subnormal
+ * numbers too. */
+OSR_FN float
+osr_f8_to_f32(uint8_t f8)
+{
+  union {
+    uint32_t bits;
+    float f;
+  } v = { (uint32_t) (f8 & 0x7F) << 20 };
+
+  if ((f8 & 0x7F) == 0x7F)
+    v.bits = 0x7FC00000u;
+  else
+    v.f *= 0x1p120f;
+  v.bits |= (uint32_t) (f8 & 0x80) << 24;
+  return v.f;
+}
+
 #endif /* OSR_KERNELS_COMMON_H */

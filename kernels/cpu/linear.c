@@ -21,7 +21,7 @@ typedef struct Linear {
   bool direct;              /* tiles go to y without a stop; an activation follows there */
   bool copy_rows;
   ptrdiff_t copy_ld;
-  float *packed, *copies;
+  float *packed, *copies, *widened;
 } Linear;
 
 static OsrEpilogue
@@ -136,6 +136,22 @@ multiply_task(const void *data, int64_t begin, int64_t end, int thread)
   }
 }
 
+/* Rows [col, col + cols) of the weights in f32, where they lie or in the thread's own memory. */
+static const float *
+linear_weights(const Linear *l, int64_t col, int cols, int thread)
+{
+  const OsrLinear *p = l->p;
+  const uint8_t *w8 = (const uint8_t *) p->w + col * p->k;
+  float *w;
+
+  if (p->w_dtype == OSR_DTYPE_F32)
+    return (const float *) p->w + col * p->k;
+  w = l->widened + (int64_t) thread * l->loops->tile_cols * p->k;
+  for (int64_t i = 0; i < (int64_t) cols * p->k; i++)
+    w[i] = osr_f8_to_f32(w8[i]);
+  return w;
+}
+
 static void
 pack_task(const void *data, int64_t begin, int64_t end, int thread)
 {
@@ -143,12 +159,11 @@ pack_task(const void *data, int64_t begin, int64_t end, int thread)
   const OsrLinear *p = l->p;
   const int cols = l->loops->tile_cols;
 
-  (void) thread;
   for (int64_t i = begin; i < end; i++) {
     const int64_t col = (l->chunk + i) * cols;
+    const int n = (int) osr_min64(cols, p->n - col);
 
-    l->loops->pack((const float *) p->w + col * p->k, p->k, (int) osr_min64(cols, p->n - col), p->k,
-                   l->packed + i * p->k * cols);
+    l->loops->pack(linear_weights(l, col, n, thread), p->k, n, p->k, l->packed + i * p->k * cols);
   }
 }
 
@@ -172,7 +187,7 @@ linear_tiled(OsrOpsContext *ctx, const OsrLinear *p)
   const OsrLoops *loops = osr_cpu_loops(ctx);
   const int64_t panel_floats = (int64_t) p->k * loops->tile_cols;
   Linear l = { .p = p, .loops = loops };
-  int64_t packed_floats, copy_floats = 0;
+  int64_t packed_floats, copy_floats = 0, wide_floats = 0;
 
   l.threads = osr_cpu_threads(ctx, (double) p->batch * (double) p->m * p->n * p->k);
   l.panels = (int) osr_ceil_div(p->n, loops->tile_cols);
@@ -192,12 +207,15 @@ linear_tiled(OsrOpsContext *ctx, const OsrLinear *p)
     l.copy_ld = (p->k + 15) / 16 * 16 + 16;
     copy_floats = l.threads * l.copy_ld * TILES_A_TASK * loops->tile_rows;
   }
-  l.packed = osr_cpu_scratch(ctx, "linear", packed_floats + copy_floats);
+  if (p->w_dtype != OSR_DTYPE_F32)
+    wide_floats = l.threads * panel_floats;
+  l.packed = osr_cpu_scratch(ctx, "linear", packed_floats + copy_floats + wide_floats);
   if (!l.packed)
     return OSR_ERR_MEMORY;
   l.copies = l.packed + packed_floats;
+  l.widened = l.copies + copy_floats;
   linear_run(ctx, &l);
-  osr_cpu_scratch_free(ctx, l.packed, packed_floats + copy_floats);
+  osr_cpu_scratch_free(ctx, l.packed, packed_floats + copy_floats + wide_floats);
   return OSR_OK;
 }
 
@@ -259,12 +277,14 @@ OsrResult
 osr_cpu_linear(OsrOpsContext *ctx, const OsrLinear *p)
 {
   OSR_TRY(osr_check_linear(ctx, p, OSR_CPU_DTYPES));
-  if (p->w_dtype != OSR_DTYPE_F32)
+  if (p->w_dtype != OSR_DTYPE_F32 && p->w_dtype != OSR_DTYPE_F8_E4M3)
     return osr_fail(ctx, OSR_ERR_UNSUPPORTED, "linear: cpu has no %s weights",
                     osr_ops_dtype_name(p->w_dtype));
   if (p->batch == 0 || p->m == 0 || p->n == 0)
     return OSR_OK;
-  return p->batch * p->m <= 2 * OSR_DOTS_ROWS ? linear_few_rows(ctx, p) : linear_tiled(ctx, p);
+  return p->batch * p->m <= 2 * OSR_DOTS_ROWS && p->w_dtype == OSR_DTYPE_F32
+             ? linear_few_rows(ctx, p)
+             : linear_tiled(ctx, p);
 }
 
 typedef struct Glu {

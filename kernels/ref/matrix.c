@@ -2,23 +2,30 @@
 /* linear, glu, embedding */
 #include "ref.h"
 
+/* a times row `row` of the weights. */
 static double
-dot(const float *a, const float *b, int n)
+dot(const OsrLinear *p, const float *a, int64_t row)
 {
+  const float *w = (const float *) p->w + row * p->k;
+  const uint8_t *w8 = (const uint8_t *) p->w + row * p->k;
   double sum = 0.0;
 
-  for (int i = 0; i < n; i++)
-    sum += (double) a[i] * b[i];
+  if (p->w_dtype == OSR_DTYPE_F8_E4M3)
+    for (int i = 0; i < p->k; i++)
+      sum += (double) a[i] * osr_f8_to_f32(w8[i]);
+  else
+    for (int i = 0; i < p->k; i++)
+      sum += (double) a[i] * w[i];
   return sum;
 }
 
 OsrResult
 osr_ref_linear(OsrOpsContext *ctx, const OsrLinear *p)
 {
-  const float *w = p->w, *bias = p->bias;
+  const float *bias = p->bias;
 
   OSR_TRY(osr_check_linear(ctx, p, OSR_REF_DTYPES));
-  if (p->w_dtype != OSR_DTYPE_F32)
+  if (p->w_dtype != OSR_DTYPE_F32 && p->w_dtype != OSR_DTYPE_F8_E4M3)
     return osr_fail(ctx, OSR_ERR_UNSUPPORTED, "linear: ref has no %s weights",
                     osr_ops_dtype_name(p->w_dtype));
   if (p->n == 0)
@@ -35,7 +42,7 @@ osr_ref_linear(OsrOpsContext *ctx, const OsrLinear *p)
       float *y = (float *) p->y + b * p->y_batch + i * p->y_ld;
 
       for (int j = 0; j < p->n; j++) {
-        double v = dot(x, w + (int64_t) j * p->k, p->k);
+        double v = dot(p, x, j);
 
         v = v * (p->w_scale ? p->w_scale[j] : 1.0f) + (bias ? bias[j] : 0.0f);
         v = (gate ? gate[j] : 1.0f) * osr_act_f64(p->act, v);
