@@ -8,6 +8,7 @@ build_packages=(
   build-essential meson ninja-build pkg-config
   libglib2.0-dev libjson-glib-dev libsentencepiece-dev
   libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
+  libgstrtspserver-1.0-dev libsoup-3.0-dev
 )
 # shellcheck disable=SC2034
 run_packages=(
