@@ -14,7 +14,8 @@ whole pipelines, one pipeline under valgrind; again with address and undefined b
 sanitizers; then the fuzz targets.
 
       --quick           the tests of one build, none of the slow ones
-      --all             the fuzz targets for longer, and more prompts in the accuracy test
+      --all             the fuzz targets for longer, more prompts in the accuracy test, more RTSP
+                        clients
   -j, --jobs N          programs at a time (as many as there are cores)
       --build-dir DIR   where to build (build-tests)
       --no-install      install no packages
@@ -32,7 +33,7 @@ source_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$source_dir/pipelines/packages.sh"
 
 test_packages=(
-  clang libclang-rt-dev ffmpeg python3 python3-numpy valgrind
+  clang libclang-rt-dev ffmpeg openssl python3 python3-numpy valgrind
 )
 mode=default
 jobs=$(nproc)
@@ -130,7 +131,7 @@ base=$(cd "$base" && pwd)
 
 say "gcc"
 if build gcc CC=gcc CXX=g++ -- -Dwerror=true -Dtests=enabled -Dexamples=enabled; then
-  [ "$mode" != all ] || export OPENSORA_TEST_PROMPTS=100
+  [ "$mode" != all ] || export OPENSORA_TEST_PROMPTS=100 OPENSORA_TEST_CYCLES=500
   if [ "$mode" = quick ]; then
     run_tests gcc --no-suite slow
   else
