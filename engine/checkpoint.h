@@ -138,6 +138,7 @@ typedef struct {
   OsrLoaderCheck *check;  /* nothing is read; borrowed, NULL: everything is */
   OsrLoaderSizes *sizes;  /* likewise */
   gboolean fp8;           /* matrices of layers become F8 (e4m3) with a factor a row */
+  gboolean undefined;     /* without a checkpoint: memory for weights alone, for dry runs */
   gboolean stream;        /* blocks stay in the host's memory, where the device can fetch them */
 } OsrLoader;
 

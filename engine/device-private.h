@@ -29,6 +29,10 @@ osr_context_reason(const OsrOpsContext *ctx)
   return ctx->error[0] ? ctx->error : "no reason given";
 }
 
+/* A device of @backend that nobody else gets, without a place among those that have names. It is
+ * no host device: its memory is not the process's. */
+OsrDevice *osr_device_open_alone(const OsrBackend *backend, guint n_threads, GError **error);
+
 /* Threads that wait for the lock just now. For tests, which make others wait on purpose. */
 guint osr_device_n_waiters(OsrDevice *device);
 

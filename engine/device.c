@@ -142,8 +142,8 @@ default_dtype(const OsrBackend *backend, gboolean is_host)
 }
 
 static OsrDevice *
-open_device(const OsrBackend *backend, const char *name, int index, gboolean is_host,
-            GError **error)
+new_device(const OsrBackend *backend, const char *name, int index, gboolean is_host,
+           guint n_threads, GError **error)
 {
   OsrDevice *device = g_new0(OsrDevice, 1);
 
@@ -151,6 +151,7 @@ open_device(const OsrBackend *backend, const char *name, int index, gboolean is_
   device->ctx.scratch_alloc = scratch_alloc;
   device->ctx.scratch_free = scratch_free;
   device->ctx.user = device;
+  device->ctx.n_threads = (int) n_threads;
   device->pool = osr_pool_new(&device->ctx);
   if (backend->open(&device->ctx, index) != OSR_OK) {
     g_set_error(error, OSR_ERROR, OSR_ERROR_DEVICE, "cannot open device '%s': %s", name,
@@ -166,7 +167,23 @@ open_device(const OsrBackend *backend, const char *name, int index, gboolean is_
   osr_fair_lock_init(&device->lock);
   if (is_host)
     osr_pool_set_trim_threshold(device->pool, HOST_CACHE);
+  return device;
+}
 
+OsrDevice *
+osr_device_open_alone(const OsrBackend *backend, guint n_threads, GError **error)
+{
+  return new_device(backend, backend->name, 0, FALSE, n_threads, error);
+}
+
+static OsrDevice *
+open_device(const OsrBackend *backend, const char *name, int index, gboolean is_host,
+            GError **error)
+{
+  OsrDevice *device = new_device(backend, name, index, is_host, 0, error);
+
+  if (!device)
+    return NULL;
   g_mutex_lock(&devices_lock);
   devices = g_slist_prepend(devices, device);
   g_mutex_unlock(&devices_lock);

@@ -176,6 +176,8 @@ random_tensor(OsrLoader *loader, guint n_dims, const gint64 *dims, const char *n
   tensor = osr_tensor_new(loader->device, loader->dtype, n_dims, dims, &loader->error);
   if (!tensor)
     return NULL;
+  if (loader->undefined)
+    return count(loader, g_steal_pointer(&tensor));
   if (!osr_device_lock_cancellable(loader->device, loader->cancellable, &loader->error))
     return NULL;
   ok = fill_random(loader, tensor, name);
@@ -498,6 +500,14 @@ osr_loader_weights(OsrLoader *loader, const char *const *names, const gint64 *ro
   if (loader->sizes) {
     count_quantised(loader, n, columns);
     return NULL;
+  }
+  if (!loader->checkpoint && loader->undefined) {
+    loader->dtype = OSR_DTYPE_F8_E4M3;
+    result = random_tensor(loader, 2, (gint64[]){ n, columns }, names[0]);
+    loader->dtype = OSR_DTYPE_F32;
+    *scale = random_tensor(loader, 1, &n, names[0]);
+    loader->dtype = dtype;
+    return result;
   }
   loader->dtype = OSR_DTYPE_F32; /* rounded once */
   weights = osr_loader_stack(loader, names, rows, columns);

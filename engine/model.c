@@ -42,7 +42,8 @@ struct _OsrModel {
   gboolean check_weights;
   OsrDevice *device;
   OsrDType dtype;
-  gboolean tf32;
+  gboolean tf32, fp8;
+  OsrOffload offload;
   GMutex lock;
   GCond loaded; /* a part has been, or failed */
   Part parts[N_PARTS];
@@ -74,6 +75,8 @@ load_weights(OsrModel *model, OsrPart id, LoadWeights load, GCancellable *cancel
   loader.tf32 = model->tf32;
   loader.loras = id == OSR_PART_MMDIT ? model->loras : NULL;
   loader.check_weights = model->check_weights;
+  loader.fp8 = model->fp8 && (id == OSR_PART_MMDIT || id == OSR_PART_T5);
+  loader.stream = model->offload == OSR_OFFLOAD_LAYER;
   part = load(model, &loader, error);
   if (part)
     osr_debug("%s: %" G_GUINT64_FORMAT " parameters, %" G_GUINT64_FORMAT " bytes in %.2f s", path,
@@ -159,15 +162,36 @@ load_part(OsrModel *model, PartId id, GCancellable *cancellable, GError **error)
 }
 
 static void
+free_part(PartId id, gpointer object)
+{
+  switch (id) {
+  case PART_MMDIT:
+    osr_mmdit_free(object);
+    break;
+  case PART_VAE_ENCODER:
+  case PART_VAE_DECODER:
+    osr_vae_free(object);
+    break;
+  case PART_T5:
+    osr_t5_free(object);
+    break;
+  case PART_CLIP:
+    osr_clip_free(object);
+    break;
+  case PART_T5_TOKENIZER:
+  case PART_CLIP_TOKENIZER:
+    osr_tokenizer_free(object);
+    break;
+  case N_PARTS:
+    break;
+  }
+}
+
+static void
 free_parts(OsrModel *model)
 {
-  osr_mmdit_free(model->parts[PART_MMDIT].object);
-  osr_vae_free(model->parts[PART_VAE_ENCODER].object);
-  osr_vae_free(model->parts[PART_VAE_DECODER].object);
-  osr_t5_free(model->parts[PART_T5].object);
-  osr_tokenizer_free(model->parts[PART_T5_TOKENIZER].object);
-  osr_clip_free(model->parts[PART_CLIP].object);
-  osr_tokenizer_free(model->parts[PART_CLIP_TOKENIZER].object);
+  for (PartId id = 0; id < N_PARTS; id++)
+    free_part(id, model->parts[id].object);
 }
 
 /* One thread loads a part, without the lock, and others wait. When it fails or is cancelled,
@@ -223,6 +247,150 @@ OsrVae *
 osr_model_get_vae_decoder(OsrModel *model, GCancellable *cancellable, GError **error)
 {
   return get_part(model, PART_VAE_DECODER, cancellable, error);
+}
+
+/* Uses */
+
+struct _OsrModelUse {
+  OsrModel *model;
+  OsrModelUseKind kind;
+};
+
+/* Those who hold a use, and behind them those who wait for one, of all devices: there are few. */
+static GMutex uses_lock;
+static GCond uses_changed;
+static GQueue uses = G_QUEUE_INIT;
+
+/* -1: of tokenizers, which take none of the device's memory. */
+static gint
+kind_of(PartId id)
+{
+  switch (id) {
+  case PART_T5:
+  case PART_CLIP:
+    return OSR_MODEL_USE_TEXT;
+  case PART_MMDIT:
+    return OSR_MODEL_USE_DENOISER;
+  case PART_VAE_ENCODER:
+  case PART_VAE_DECODER:
+    return OSR_MODEL_USE_VAE;
+  default:
+    return -1;
+  }
+}
+
+/* Whether the weights of @id go when @kind of @user begins. */
+static gboolean
+is_in_the_way(const OsrModel *model, PartId id, const OsrModel *user, OsrModelUseKind kind)
+{
+  const gint of = kind_of(id);
+
+  if (of < 0 || (model == user && of == (gint) kind))
+    return FALSE;
+  switch (model->offload) {
+  case OSR_OFFLOAD_TEXT:
+    return of == OSR_MODEL_USE_TEXT;
+  case OSR_OFFLOAD_MODEL:
+    return TRUE;
+  case OSR_OFFLOAD_LAYER: /* of the denoiser there is little on the device */
+    return of != OSR_MODEL_USE_DENOISER;
+  default:
+    return FALSE;
+  }
+}
+
+/* Nobody uses these parts now, and nobody can come to until this use ends. */
+static void
+make_room(OsrModel *user, OsrModelUseKind kind)
+{
+  g_autoptr(GPtrArray) all = g_ptr_array_new_with_free_func((GDestroyNotify) osr_model_unref);
+  GHashTableIter iter;
+  gpointer value;
+
+  g_mutex_lock(&models_lock);
+  g_hash_table_iter_init(&iter, models);
+  while (g_hash_table_iter_next(&iter, NULL, &value))
+    if (((OsrModel *) value)->device == user->device)
+      g_ptr_array_add(all, osr_model_ref(value));
+  g_mutex_unlock(&models_lock);
+
+  for (guint i = 0; i < all->len; i++) {
+    OsrModel *model = g_ptr_array_index(all, i);
+
+    for (PartId id = 0; id < N_PARTS; id++) {
+      gpointer object;
+
+      if (!is_in_the_way(model, id, user, kind))
+        continue;
+      g_mutex_lock(&model->lock);
+      object = g_steal_pointer(&model->parts[id].object);
+      g_mutex_unlock(&model->lock);
+      if (object)
+        osr_debug("%s: dropping part %u", model->dir->name, id);
+      free_part(id, object);
+    }
+  }
+}
+
+static gboolean
+go_together(const OsrModelUse *a, const OsrModelUse *b)
+{
+  return a->model->device != b->model->device || (a->model == b->model && a->kind == b->kind);
+}
+
+/* Whether @use may begin: those before it, who hold one or wait, all go with it. */
+static gboolean
+is_its_turn(const OsrModelUse *use)
+{
+  for (GList *l = uses.head; l && l->data != use; l = l->next)
+    if (!go_together(l->data, use))
+      return FALSE;
+  return TRUE;
+}
+
+OsrModelUse *
+osr_model_use(OsrModel *model, OsrModelUseKind kind, GCancellable *cancellable, GError **error)
+{
+  gboolean cancelled = FALSE;
+  OsrModelUse *use;
+
+  g_return_val_if_fail(model != NULL, NULL);
+
+  if (g_cancellable_set_error_if_cancelled(cancellable, error))
+    return NULL;
+  use = g_new0(OsrModelUse, 1);
+  use->model = osr_model_ref(model);
+  use->kind = kind;
+  if (model->offload == OSR_OFFLOAD_NONE)
+    return use;
+
+  g_mutex_lock(&uses_lock);
+  g_queue_push_tail(&uses, use);
+  while (!is_its_turn(use) && !cancelled) {
+    g_cond_wait_until(&uses_changed, &uses_lock, g_get_monotonic_time() + WAIT_US);
+    cancelled = g_cancellable_is_cancelled(cancellable);
+  }
+  g_mutex_unlock(&uses_lock);
+  if (cancelled) {
+    osr_model_use_end(use);
+    g_set_error_literal(error, G_IO_ERROR, G_IO_ERROR_CANCELLED, "Operation was cancelled");
+    return NULL;
+  }
+  make_room(model, kind);
+  return use;
+}
+
+void
+osr_model_use_end(OsrModelUse *use)
+{
+  if (!use)
+    return;
+  g_mutex_lock(&uses_lock);
+  g_queue_remove(&uses, use);
+  g_cond_broadcast(&uses_changed);
+  g_mutex_unlock(&uses_lock);
+  osr_model_unref(use->model);
+  g_free(use);
 }
 
 /* Text */
@@ -319,8 +487,12 @@ encode_clip(OsrModel *model, Text *text, GCancellable *cancellable, GError **err
 static Text *
 encode_text(OsrModel *model, const char *text, GCancellable *cancellable, GError **error)
 {
-  Text *entry = g_new0(Text, 1);
+  g_autoptr(OsrModelUse) use = osr_model_use(model, OSR_MODEL_USE_TEXT, cancellable, error);
+  Text *entry;
 
+  if (!use)
+    return NULL;
+  entry = g_new0(Text, 1);
   entry->text = g_strdup(text);
   if (encode_t5(model, entry, cancellable, error) && encode_clip(model, entry, cancellable, error))
     return entry;
@@ -373,6 +545,49 @@ model_free(OsrModel *model)
   g_free(model);
 }
 
+/* Bytes of @device that could be had: what it has free, what its pool keeps, and no more than its
+ * limit leaves. 0: not known. */
+static guint64
+available_memory(OsrDevice *device)
+{
+  OsrPoolStats stats;
+  guint64 bytes;
+
+  if (!osr_device_get_memory(device, &bytes, NULL, NULL))
+    return 0;
+  osr_pool_get_stats(osr_device_get_pool(device), &stats);
+  bytes += stats.reserved - stats.allocated;
+  if (stats.limit)
+    bytes = MIN(bytes, stats.limit - MIN(stats.limit, stats.allocated));
+  return MAX(bytes, 1);
+}
+
+/* For a clip of the model's own size. One step needs the memory of all. */
+static OsrOffload
+choose_offload(const OsrModel *model)
+{
+  OsrPlanOptions options = OSR_PLAN_OPTIONS_INIT;
+  OsrSamplingParams params = model->dir->sampling;
+  g_autoptr(GError) error = NULL;
+  OsrPlan plan;
+
+  params.num_steps = 1;
+  options.params = &params;
+  options.dtype = model->dtype;
+  options.fp8 = model->fp8;
+  options.gpu = !osr_device_is_host(model->device);
+  options.n_threads = g_get_num_processors();
+  options.memory = available_memory(model->device);
+  if (!osr_plan_make(model->dir, &options, &plan, &error)) {
+    osr_debug("%s: no plan: %s", model->dir->name, error->message);
+    return OSR_OFFLOAD_NONE;
+  }
+  osr_debug("%s: offload %s, %" G_GUINT64_FORMAT " bytes at most of %" G_GUINT64_FORMAT "%s",
+            model->dir->name, osr_offload_name(plan.offload), plan.peak, options.memory,
+            plan.fits ? "" : ": not enough");
+  return plan.offload;
+}
+
 static OsrModel *
 model_new(const OsrModelOptions *options, const char *path, const char *key, OsrDevice *device,
           OsrDType dtype, GError **error)
@@ -394,6 +609,10 @@ model_new(const OsrModelOptions *options, const char *path, const char *key, Osr
   model->device = osr_device_ref(device);
   model->dtype = dtype;
   model->tf32 = options->tf32;
+  model->fp8 = options->fp8;
+  model->offload = options->offload;
+  if (model->offload == OSR_OFFLOAD_AUTO)
+    model->offload = choose_offload(model);
   g_mutex_init(&model->lock);
   g_cond_init(&model->loaded);
   g_queue_init(&model->texts);
@@ -417,8 +636,8 @@ cache_key(const OsrModelOptions *options, const char *path, OsrDevice *device, O
 {
   GString *key = g_string_new(osr_device_get_name(device));
 
-  g_string_append_printf(key, "\n%s\n%d", options->tf32 ? "TF32" : osr_dtype_name(dtype),
-                         options->check_weights);
+  g_string_append_printf(key, "\n%s\n%d %d %d", options->tf32 ? "TF32" : osr_dtype_name(dtype),
+                         options->check_weights, options->fp8, options->offload);
   append_place(key, path);
   append_place(key, options->parts.mmdit);
   append_place(key, options->parts.vae);
@@ -568,6 +787,12 @@ OsrDevice *
 osr_model_get_device(OsrModel *model)
 {
   return model->device;
+}
+
+OsrOffload
+osr_model_get_offload(OsrModel *model)
+{
+  return model->offload;
 }
 
 OsrDType

@@ -13,6 +13,7 @@
 #include "model.h"
 #include "ops.h"
 #include "part.h"
+#include "plan.h"
 #include "prompts.h"
 #include "resize.h"
 #include "sampler.h"
