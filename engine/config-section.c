@@ -179,6 +179,61 @@ osr_config_read_uints(const OsrConfigSection *section, const char *key, guint mi
   return TRUE;
 }
 
+/* The array @key, or what is in it; it has to have @n elements. */
+static JsonArray *
+get_array(const OsrConfigSection *section, const char *key, JsonNode *node, guint n, GError **error)
+{
+  if (node == NULL)
+    osr_config_fail(section, key, error, "is missing");
+  else if (!JSON_NODE_HOLDS_ARRAY(node))
+    osr_config_fail(section, key, error, "is not an array");
+  else if (json_array_get_length(json_node_get_array(node)) != n)
+    osr_config_fail(section, key, error, "has %u elements, not %u",
+                    json_array_get_length(json_node_get_array(node)), n);
+  else
+    return json_node_get_array(node);
+  return NULL;
+}
+
+static gboolean
+read_numbers(const OsrConfigSection *section, const char *key, JsonNode *node, double most, guint n,
+             float *values, GError **error)
+{
+  const OsrConfigField element = { key, 0, OSR_CONFIG_DOUBLE, -most, most, FALSE };
+  JsonArray *array = get_array(section, key, node, n, error);
+  double value = 0;
+
+  for (guint i = 0; array && i < n; i++) {
+    if (!read_number(section, json_array_get_element(array, i), &element, &value, error))
+      return FALSE;
+    values[i] = (float) value;
+  }
+  return array != NULL;
+}
+
+gboolean
+osr_config_read_numbers(const OsrConfigSection *section, const char *key, double most, guint n,
+                        float *values, GError **error)
+{
+  return read_numbers(section, key, json_object_get_member(section->object, key), most, n, values,
+                      error);
+}
+
+gboolean
+osr_config_read_matrix(const OsrConfigSection *section, const char *key, double most, guint rows,
+                       guint n, float *values, GError **error)
+{
+  JsonArray *array =
+      get_array(section, key, json_object_get_member(section->object, key), rows, error);
+
+  for (guint i = 0; array && i < rows; i++) {
+    if (!read_numbers(section, key, json_array_get_element(array, i), most, n,
+                      values + (gsize) i * n, error))
+      return FALSE;
+  }
+  return array != NULL;
+}
+
 const char *
 osr_config_read_string(const OsrConfigSection *section, const char *key, const char *fallback,
                        GError **error)

@@ -46,6 +46,11 @@ gboolean osr_config_read_fields(const OsrConfigSection *section, const OsrConfig
 /* An array of @min to @max integers, each from 1 to @most. */
 gboolean osr_config_read_uints(const OsrConfigSection *section, const char *key, guint min,
                                guint max, guint most, guint *values, guint *n, GError **error);
+/* An array of @n numbers; and one of @rows arrays of @n numbers each. None is beyond @most. */
+gboolean osr_config_read_numbers(const OsrConfigSection *section, const char *key, double most,
+                                 guint n, float *values, GError **error);
+gboolean osr_config_read_matrix(const OsrConfigSection *section, const char *key, double most,
+                                guint rows, guint n, float *values, GError **error);
 /* A string, valid as long as the section; @fallback NULL: it must be there. */
 const char *osr_config_read_string(const OsrConfigSection *section, const char *key,
                                    const char *fallback, GError **error);

@@ -189,6 +189,22 @@ osr_config_read_vae(const OsrConfigSection *section, OsrVaeConfig *config, GErro
          osr_config_fail_check(section->file, reason, error);
 }
 
+gboolean
+osr_config_read_preview(const OsrConfigSection *section, guint channels, OsrPreviewMap *map,
+                        GError **error)
+{
+  static const char *const known[] = { "factors", "bias", NULL };
+  const double most = 1000; /* colours are from -1 to 1 */
+
+  if (channels > OSR_PREVIEW_MAX_CHANNELS)
+    return osr_config_fail(section, "factors", error, "%u latent channels are more than %u",
+                           channels, OSR_PREVIEW_MAX_CHANNELS);
+  osr_config_log_unknown(section, NULL, 0, known);
+  *map = (OsrPreviewMap){ .channels = channels };
+  return osr_config_read_matrix(section, "factors", most, channels, 3, map->factors[0], error) &&
+         osr_config_read_numbers(section, "bias", most, 3, map->bias, error);
+}
+
 /* T5 */
 
 gboolean

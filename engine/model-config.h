@@ -9,6 +9,7 @@
 #include "clip.h"
 #include "config-section.h"
 #include "mmdit.h"
+#include "preview.h"
 #include "t5.h"
 #include "vae.h"
 
@@ -23,6 +24,11 @@ gboolean osr_config_read_t5(const OsrConfigSection *section, OsrT5Config *config
 /* The config is "text_config" in @section if there is one, else @section itself. */
 gboolean osr_config_read_clip(const OsrConfigSection *section, OsrClipConfig *config,
                               GError **error);
+
+/* The map of an autoencoder with @channels in its latents: "factors", a row of 3 for each, and
+ * "bias". */
+gboolean osr_config_read_preview(const OsrConfigSection *section, guint channels,
+                                 OsrPreviewMap *map, GError **error);
 
 /* What the defaults of osr_config_read_vae() are. */
 extern const OsrVaeConfig osr_config_hunyuan_vae;

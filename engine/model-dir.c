@@ -202,6 +202,16 @@ read_vae(OsrModelDir *dir, const OsrConfigSection *root, GError **error)
   return dir->vae_path != NULL;
 }
 
+static gboolean
+read_preview(OsrModelDir *dir, const OsrConfigSection *root, GError **error)
+{
+  OsrConfigSection section;
+
+  return !json_object_has_member(root->object, "preview") ||
+         (osr_config_open(root, "preview", "preview.", &section, error) &&
+          osr_config_read_preview(&section, dir->vae.latent_channels, &dir->preview, error));
+}
+
 /* "t5" and "clip": where the folder is. (transfer full) */
 static char *
 read_text_model(OsrModelDir *dir, const OsrConfigSection *root, const char *key, const char *prefix,
@@ -320,7 +330,8 @@ read_own_parts(OsrModelDir *dir, const OsrConfigSection *root, const OsrConfigSe
   g_autofree char *new_name = g_strdup(name);
 
   if (name == NULL || !read_mmdit(dir, section, error) || !read_vae(dir, section, error) ||
-      !read_text_folders(dir, root, layout, error) || !read_sampling(dir, section, error))
+      !read_preview(dir, section, error) || !read_text_folders(dir, root, layout, error) ||
+      !read_sampling(dir, section, error))
     return FALSE;
   replace(&dir->name, g_steal_pointer(&new_name));
   replace(&layout->config, g_strdup(section->file));
@@ -332,8 +343,8 @@ static gboolean
 read_own(OsrModelDir *dir, const char *config_path, JsonObject *object, Layout *layout,
          GError **error)
 {
-  static const char *const known[] = { "family", "name",     "mmdit", "vae", "t5",
-                                       "clip",   "sampling", "image", NULL };
+  static const char *const known[] = { "family", "name",     "mmdit",   "vae",   "t5",
+                                       "clip",   "sampling", "preview", "image", NULL };
   const OsrConfigSection root = { config_path, "", object };
   const char *family = osr_config_read_string(&root, "family", NULL, error);
 
@@ -554,6 +565,16 @@ place_parts(OsrModelDir *dir, const OsrModelParts *parts, Layout *layout, GError
   return TRUE;
 }
 
+/* The folder's map is that of its own autoencoder; published ones have theirs. */
+static void
+choose_preview(OsrModelDir *dir, const OsrModelParts *parts)
+{
+  const OsrPreviewMap *map = osr_preview_map_find(&dir->vae);
+
+  if (dir->preview.channels == 0 || parts->vae)
+    dir->preview = map ? *map : (OsrPreviewMap){ 0 };
+}
+
 /* What a model of pictures makes of texts that are encoded elsewhere. */
 static void
 expect_text(OsrModelDir *dir)
@@ -665,6 +686,7 @@ fill(OsrModelDir *dir, gboolean folder, gboolean image, const OsrModelParts *par
   if (!place_parts(dir, parts, &layout, error) || !check_files(dir, &layout, error) ||
       !read_configs(dir, parts, &layout, error))
     return FALSE;
+  choose_preview(dir, parts);
   if (layout.image)
     return check_image(dir, layout.config, error) && check_parts(dir, layout.config, error);
   if (folder && !layout.own)

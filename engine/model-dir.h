@@ -7,6 +7,7 @@
 #include "clip.h"
 #include "mmdit.h"
 #include "part.h"
+#include "preview.h"
 #include "sampler.h"
 #include "t5.h"
 #include "vae.h"
@@ -38,6 +39,7 @@ typedef struct {
   char *mmdit_path, *vae_path; /* weights */
   OsrMmditConfig mmdit;
   OsrVaeConfig vae;
+  OsrPreviewMap preview; /* of latents; channels 0: none is known */
 
   char *t5_weights, *t5_vocab; /* model file, spiece.model */
   OsrT5Config t5;              /* num_layers 0: no text encoders here */

@@ -14,6 +14,7 @@
 #include "ops.h"
 #include "part.h"
 #include "plan.h"
+#include "preview.h"
 #include "prompts.h"
 #include "resize.h"
 #include "sampler.h"

@@ -269,6 +269,38 @@ set_clock(OsrSampler *s, guint step, GCancellable *cancellable, GError **error)
   return osr_run_check(&s->run, error, "time");
 }
 
+static gboolean
+has_preview(const OsrSampler *s, guint step)
+{
+  const guint every = s->params->preview_every, done = step + 1;
+
+  return every > 0 && (done % every == 0 || done == s->params->num_steps);
+}
+
+/* The same step taken to the end of time at once, on a copy. @update is that of x. */
+static void
+make_preview(OsrSampler *s, guint step, OsrGuidanceStep update)
+{
+  gint64 n = osr_tensor_n_elements(s->x);
+
+  osr_run(&s->run, copy2d,
+          &(OsrCopy2d){
+              .x_dtype = s->run.dtype,
+              .y_dtype = s->run.dtype,
+              .m = 1,
+              .n = n,
+              .x = s->x->data,
+              .x_ld = n,
+              .y = s->estimate->data,
+              .y_ld = n,
+          });
+  update.x = s->estimate->data;
+  update.dt = -s->times[step];
+  if (update.n_preds > 0)
+    osr_run(&s->run, guidance_step, &update);
+  osr_sampler_make_latent(s, s->estimate, s->previews[step % OSR_SAMPLER_MAX_PENDING]);
+}
+
 /* x += dt * (guided prediction), which ends the step. */
 static gboolean
 update_x(OsrSampler *s, guint step, GCancellable *cancellable, GError **error)
@@ -293,6 +325,8 @@ update_x(OsrSampler *s, guint step, GCancellable *cancellable, GError **error)
     update.weight[update.n_preds++] =
         (const float *) s->weights->data + ((gsize) step * 3 + i) * s->frames;
   }
+  if (has_preview(s, step))
+    make_preview(s, step, update);
   /* All factors may be zero: then the clip stays as it is. */
   if (update.n_preds > 0)
     osr_run(&s->run, guidance_step, &update);
@@ -346,6 +380,7 @@ finish_step(OsrSampler *s, OsrSamplerCallback callback, gpointer user_data, GErr
             .forwards = forwards,
             .elapsed = elapsed,
             .remaining = elapsed / MAX(forwards, 1) * (s->total_forwards - forwards),
+            .preview = has_preview(s, step) ? s->previews[step % OSR_SAMPLER_MAX_PENDING] : NULL,
         },
         user_data);
   return TRUE;

@@ -57,6 +57,9 @@ typedef struct {
   OsrTensor *weights;           /* f32 [steps, 3, frames], by forward */
   OsrTensor *clock, *clock_now; /* f32 [steps, max_batch], [max_batch]: the time of a step */
 
+  OsrTensor *estimate;                          /* as x, of the clean latent; NULL: no previews */
+  OsrTensor *previews[OSR_SAMPLER_MAX_PENDING]; /* [T, h, w, C], by number of the step */
+
   OsrPoolArena *arena; /* what forwards use for themselves */
   gboolean use_graphs;
   OsrSamplerKind kinds[3][3]; /* by slot, by items - 1 */
@@ -71,6 +74,10 @@ typedef struct {
   double step_seconds; /* of the last of them */
   guint forwards, total_forwards;
 } OsrSampler;
+
+/* Enqueues the latent of @tokens (as x) into @latent [T, h, w, C], with the references that belong
+ * into a clip. Under the device's lock. */
+void osr_sampler_make_latent(OsrSampler *s, const OsrTensor *tokens, OsrTensor *latent);
 
 /* Runs all steps on s->x. */
 gboolean osr_sampler_loop(OsrSampler *s, OsrSamplerCallback callback, gpointer user_data,

@@ -33,6 +33,9 @@ sampler_clear(OsrSampler *s)
   g_clear_pointer(&s->weights, osr_tensor_unref);
   g_clear_pointer(&s->clock, osr_tensor_unref);
   g_clear_pointer(&s->clock_now, osr_tensor_unref);
+  g_clear_pointer(&s->estimate, osr_tensor_unref);
+  for (guint i = 0; i < OSR_SAMPLER_MAX_PENDING; i++)
+    g_clear_pointer(&s->previews[i], osr_tensor_unref);
 }
 
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(OsrSampler, sampler_clear)
@@ -444,40 +447,64 @@ prepare_x(OsrSampler *s, OsrTensor *noise, GError **error)
   return osr_run_check(&s->run, error, "sampler: noise");
 }
 
+static OsrTensor *
+new_latent(OsrSampler *s, GError **error)
+{
+  return osr_tensor_new(s->run.device, s->run.dtype, 4,
+                        (gint64[]){ s->frames, s->height, s->width, s->channels }, error);
+}
+
+/* A step may write its preview while that of the step before is being looked at. */
+static gboolean
+prepare_previews(OsrSampler *s, GError **error)
+{
+  if (s->params->preview_every == 0)
+    return TRUE;
+  s->estimate = osr_tensor_new_3d(&s->run, 1, s->tokens, s->config->in_channels, error);
+  for (guint i = 0; s->estimate && i < OSR_SAMPLER_MAX_PENDING; i++)
+    if (!(s->previews[i] = new_latent(s, error)))
+      return FALSE;
+  return s->estimate != NULL;
+}
+
 static gboolean
 prepare(OsrSampler *s, OsrTensor *noise, GCancellable *cancellable, GError **error)
 {
   g_autoptr(OsrDeviceLocker) locker = osr_device_locker_new(s->run.device, cancellable, error);
 
   return locker && prepare_schedule(s, error) && prepare_text(s, error) && prepare_cond(s, error) &&
-         prepare_x(s, noise, error);
+         prepare_x(s, noise, error) && prepare_previews(s, error);
 }
 
 /* The result */
 
-/* The clip as a latent, with the pictures themselves where i2v has them, and the video where
- * it is to be kept. */
-static OsrTensor *
-finish(OsrSampler *s, GCancellable *cancellable, GError **error)
+/* The pictures themselves where i2v has them, and the video where it is to be kept. */
+void
+osr_sampler_make_latent(OsrSampler *s, const OsrTensor *tokens, OsrTensor *latent)
 {
-  g_autoptr(OsrDeviceLocker) locker = osr_device_locker_new(s->run.device, cancellable, error);
-  g_autoptr(OsrTensor) latent = NULL;
-  OsrPatchify tokens;
+  OsrPatchify rows = patches(s, tokens->data, latent->data, s->config->in_channels, 0);
   guint head, tail;
 
-  if (!locker)
-    return NULL;
-  latent = osr_tensor_new(s->run.device, s->run.dtype, 4,
-                          (gint64[]){ s->frames, s->height, s->width, s->channels }, error);
-  if (!latent)
-    return NULL;
-  tokens = patches(s, s->x->data, latent->data, s->config->in_channels, 0);
-  osr_run(&s->run, unpatchify, &tokens);
+  osr_run(&s->run, unpatchify, &rows);
   if (!is_v2v(s->input->condition) || (s->input->keep_video && s->frames > 1)) {
     /* Of a single frame too, as upstream does. */
     osr_condition_frames(s->input->condition, MAX(s->frames, 2), &head, &tail);
     place_references(s, latent, head, tail);
   }
+}
+
+static OsrTensor *
+finish(OsrSampler *s, GCancellable *cancellable, GError **error)
+{
+  g_autoptr(OsrDeviceLocker) locker = osr_device_locker_new(s->run.device, cancellable, error);
+  g_autoptr(OsrTensor) latent = NULL;
+
+  if (!locker)
+    return NULL;
+  latent = new_latent(s, error);
+  if (!latent)
+    return NULL;
+  osr_sampler_make_latent(s, s->x, latent);
   return osr_run_check(&s->run, error, "sampler: latent") ? g_steal_pointer(&latent) : NULL;
 }
 

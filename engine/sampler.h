@@ -50,6 +50,8 @@ typedef enum {
  *   the same clip, sooner
  * @round_times: round the time steps on their way into the model as upstream does: no difference
  *   in f32
+ * @preview_every: steps from one preview to the next (OsrSamplerProgress); 0 = none. The clip is
+ *   the same
  *
  * Upstream's SamplingOption, by its names. OSR_SAMPLING_PARAMS_INIT has its defaults for
  * Open-Sora 2.0 at 256px.
@@ -65,6 +67,7 @@ typedef struct {
   gboolean use_graphs;
   gboolean round_times;
   OsrRng rng;
+  guint preview_every;
 } OsrSamplingParams;
 
 #define OSR_SAMPLING_PARAMS_INIT                                                                   \
@@ -99,10 +102,22 @@ typedef struct {
                         * upstream leaves there what the model makes of them */
 } OsrSamplerInput;
 
+/**
+ * OsrSamplerProgress:
+ * @step, @steps: steps done, of all
+ * @forwards: transformer forwards so far
+ * @elapsed, @remaining: seconds
+ * @preview: what the clip would be if the model's last prediction held to the end: the latent
+ *   [T, h, w, C] x - t v, with the references in place; of the last step the result itself. NULL
+ *   but after every preview_every steps and the last. The sampler's, which writes over it after
+ *   the call: to keep it is to copy it (osr_tensor_download(), which waits for the step that may
+ *   be under way).
+ */
 typedef struct {
-  guint step, steps;         /* steps done, of all */
-  guint forwards;            /* transformer forwards so far */
-  double elapsed, remaining; /* seconds */
+  guint step, steps;
+  guint forwards;
+  double elapsed, remaining;
+  OsrTensor *preview;
 } OsrSamplerProgress;
 
 /* Called for every step when the device has done it, on the calling thread. The step after it
