@@ -261,6 +261,10 @@ test_defaults(Fixture *fixture, G_GNUC_UNUSED gconstpointer data)
   g_assert_cmpuint(dir->motion_score, ==, 4);
 }
 
+#define ROWS(ROW) ROW ", " ROW ", " ROW ", " ROW
+#define PREVIEW(ROW, BIAS)                                                                         \
+  "\"preview\": {\"factors\": [" ROWS(ROWS(ROW)) "], \"bias\": " BIAS "}, \"sampling\""
+
 static void
 test_bad_values(Fixture *fixture, G_GNUC_UNUSED gconstpointer data)
 {
@@ -313,6 +317,21 @@ test_bad_values(Fixture *fixture, G_GNUC_UNUSED gconstpointer data)
     { "config.json", "\"max_length\": 40", "\"max_length\": 1", "t5.max_length: 1 is not in" },
     { "config.json", "\"scale_factor\": 0.75", "\"scale_factor\": 0",
       "vae: latents cannot be scaled by 0" },
+    { "config.json", "\"sampling\"", "\"preview\": 1, \"sampling\"", "preview: is not an object" },
+    { "config.json", "\"sampling\"", "\"preview\": {}, \"sampling\"",
+      "preview.factors: is missing" },
+    { "config.json", "\"sampling\"", "\"preview\": {\"factors\": 1}, \"sampling\"",
+      "preview.factors: is not an array" },
+    { "config.json", "\"sampling\"", "\"preview\": {\"factors\": [[1, 2, 3]]}, \"sampling\"",
+      "preview.factors: has 1 elements, not 16" },
+    { "config.json", "\"sampling\"", PREVIEW("[1, 2]", "[0, 0, 0]"),
+      "preview.factors: has 2 elements, not 3" },
+    { "config.json", "\"sampling\"", PREVIEW("3", "[0, 0, 0]"),
+      "preview.factors: is not an array" },
+    { "config.json", "\"sampling\"", PREVIEW("[0, 0, 1e4]", "[0, 0, 0]"),
+      "preview.factors: 10000 is not in -1000 to 1000" },
+    { "config.json", "\"sampling\"", PREVIEW("[0, 0, 1]", "[0, \"a\", 0]"),
+      "preview.bias: is not a number" },
     { "config.json", "\"fps\": 12", "\"fps\": 0", "sampling.fps: 0 is not in" },
     { "t5/config.json", "\"d_kv\": 16", "\"d_kv\": 0", "t5/config.json: d_kv: 0 is not in" },
     { "t5/config.json", "\"d_kv\": 16", "\"d_k\": 16", "t5/config.json: d_kv: is missing" },
