@@ -65,12 +65,18 @@ gst_opensora_clip_meta_get_ticket(const GstStructure *clip)
 }
 
 void
+gst_opensora_clip_meta_forget_ticket(GstStructure *clip)
+{
+  gst_structure_remove_field(clip, TICKET);
+}
+
+void
 gst_opensora_clip_meta_remove_ticket(GstBuffer *buffer)
 {
   GstCustomMeta *meta = gst_buffer_get_custom_meta(buffer, GST_OPENSORA_CLIP_META);
 
   if (meta)
-    gst_structure_remove_field(gst_custom_meta_get_structure(meta), TICKET);
+    gst_opensora_clip_meta_forget_ticket(gst_custom_meta_get_structure(meta));
 }
 
 #define PICTURE "picture"

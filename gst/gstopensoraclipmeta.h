@@ -24,6 +24,7 @@ const GstStructure *gst_opensora_clip_meta_get(GstBuffer *buffer);
 /* The ticket of the clip's prompt is a field of the meta, too. NULL: it has none. */
 void gst_opensora_clip_meta_set_ticket(GstStructure *clip, GstOpenSoraTicket *ticket);
 GstOpenSoraTicket *gst_opensora_clip_meta_get_ticket(const GstStructure *clip);
+void gst_opensora_clip_meta_forget_ticket(GstStructure *clip);
 /* @buffer is not what the ticket is about any more. */
 void gst_opensora_clip_meta_remove_ticket(GstBuffer *buffer);
 

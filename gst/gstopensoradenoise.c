@@ -14,6 +14,9 @@
  * of a prompt file, or the property "reference" of the source) is read here when no such
  * pad is linked.
  *
+ * On the request pad `preview` goes out, every few steps, what the clip looks like so far: a
+ * frame for each frame of the latent, as small as it is.
+ *
  * Frame size and rate are negotiated with what comes after the decoder; the properties
  * "width" and "height", or "resolution" with "aspect-ratio", go before.
  *
@@ -30,17 +33,20 @@
 
 #include <stdio.h>
 
+#include "gstopensorapreviewpad.h"
 #include "gstopensorareferences.h"
 
 GST_DEBUG_CATEGORY(gst_opensora_denoise_debug);
 #define GST_CAT_DEFAULT gst_opensora_denoise_debug
 
+#define DEFAULT_PREVIEW_INTERVAL 5
 #define FRAMES_FIELD "frames = (int) [ 1, 65536 ]"
 
 enum {
   PROP_0,
   PROP_MODEL, /* and the GST_OPENSORA_MODEL_N_PROPS - 1 ids after it */
   PROP_SAMPLING = PROP_MODEL + GST_OPENSORA_MODEL_N_PROPS, /* likewise */
+  PROP_PREVIEW_INTERVAL = PROP_SAMPLING + GST_OPENSORA_SAMPLING_N_PROPS,
 };
 
 static GstStaticPadTemplate sink_template = GST_STATIC_PAD_TEMPLATE(
@@ -55,6 +61,9 @@ static GstStaticPadTemplate reference_template = GST_STATIC_PAD_TEMPLATE(
 static GstStaticPadTemplate src_template = GST_STATIC_PAD_TEMPLATE(
     "src", GST_PAD_SRC, GST_PAD_ALWAYS,
     GST_STATIC_CAPS(GST_OPENSORA_LATENT_CAPS ", " GST_OPENSORA_ANY_VIDEO_FIELDS ", " FRAMES_FIELD));
+
+static GstStaticPadTemplate preview_template = GST_STATIC_PAD_TEMPLATE(
+    "preview", GST_PAD_SRC, GST_PAD_REQUEST, GST_STATIC_CAPS(GST_OPENSORA_PREVIEW_CAPS));
 
 G_DEFINE_FINAL_TYPE(GstOpenSoraDenoise, gst_opensora_denoise, GST_TYPE_AGGREGATOR)
 GST_ELEMENT_REGISTER_DEFINE_WITH_CODE(opensoradenoise, "opensoradenoise", GST_RANK_NONE,
@@ -377,6 +386,17 @@ next_input(GstOpenSoraDenoise *self, GstAggregatorPad *pad, GCancellable **cance
   return input;
 }
 
+/* The stream of previews ends with the clips'. */
+static GstFlowReturn
+end_previews(GstOpenSoraDenoise *self, GstFlowReturn ret)
+{
+  g_autoptr(GstOpenSoraPreviewPad) pad = gst_opensora_preview_pad_get(GST_ELEMENT(self));
+
+  if (pad && ret != GST_FLOW_OK && ret != GST_AGGREGATOR_FLOW_NEED_DATA && ret != GST_FLOW_FLUSHING)
+    gst_opensora_preview_pad_end(pad);
+  return ret;
+}
+
 static GstFlowReturn
 gst_opensora_denoise_aggregate(GstAggregator *agg, gboolean timeout)
 {
@@ -388,12 +408,28 @@ gst_opensora_denoise_aggregate(GstAggregator *agg, gboolean timeout)
 
   /* A stream that was ended is taken to its end all the same, for those who wait to send. */
   if (!input || gst_opensora_interrupt_has(&self->interrupt, GST_OPENSORA_ENDED))
-    return gst_aggregator_pad_is_eos(pad) ? GST_FLOW_EOS : GST_AGGREGATOR_FLOW_NEED_DATA;
+    return end_previews(self, gst_aggregator_pad_is_eos(pad) ? GST_FLOW_EOS
+                                                             : GST_AGGREGATOR_FLOW_NEED_DATA);
   if (self->fps_n == 0) {
     GST_ELEMENT_ERROR(self, CORE, NEGOTIATION, (NULL), ("a buffer came before its caps"));
-    return GST_FLOW_NOT_NEGOTIATED;
+    return end_previews(self, GST_FLOW_NOT_NEGOTIATED);
   }
-  return gst_opensora_denoise_make_clips(self, pad, g_steal_pointer(&input), cancellable);
+  return end_previews(
+      self, gst_opensora_denoise_make_clips(self, pad, g_steal_pointer(&input), cancellable));
+}
+
+/* The previews' pad, which the base class does not know, is flushed with the stream. */
+static void
+flush_previews(GstOpenSoraDenoise *self, GstEvent *event)
+{
+  g_autoptr(GstOpenSoraPreviewPad) pad = gst_opensora_preview_pad_get(GST_ELEMENT(self));
+
+  if (!pad)
+    return;
+  if (GST_EVENT_TYPE(event) == GST_EVENT_FLUSH_START)
+    gst_opensora_preview_pad_flush_start(pad, gst_event_ref(event));
+  else
+    gst_opensora_preview_pad_flush_stop(pad, gst_event_ref(event));
 }
 
 static gboolean
@@ -404,12 +440,16 @@ gst_opensora_denoise_sink_event(GstAggregator *agg, GstAggregatorPad *pad, GstEv
   switch (GST_EVENT_TYPE(event)) {
   case GST_EVENT_FLUSH_START:
     /* Has to stop a clip that is being denoised before the parent waits for it. */
-    if (!GST_IS_OPENSORA_REFERENCE_PAD(pad))
+    if (!GST_IS_OPENSORA_REFERENCE_PAD(pad)) {
       gst_opensora_interrupt_raise(&self->interrupt, GST_OPENSORA_FLUSHING);
+      flush_previews(self, event);
+    }
     break;
   case GST_EVENT_FLUSH_STOP:
-    if (!GST_IS_OPENSORA_REFERENCE_PAD(pad))
+    if (!GST_IS_OPENSORA_REFERENCE_PAD(pad)) {
       gst_opensora_interrupt_lower(&self->interrupt, GST_OPENSORA_FLUSHING | GST_OPENSORA_ENDED);
+      flush_previews(self, event);
+    }
     break;
   case GST_EVENT_CUSTOM_DOWNSTREAM_OOB:
     if (!GST_IS_OPENSORA_REFERENCE_PAD(pad) && gst_event_has_name(event, GST_OPENSORA_END_EVENT))
@@ -472,6 +512,7 @@ gst_opensora_denoise_start(GstAggregator *agg)
   gst_segment_init(segment, GST_FORMAT_TIME);
   gst_opensora_interrupt_lower(&self->interrupt, GST_OPENSORA_ANY_REASON);
   self->frames_out = 0;
+  self->told_no_previews = FALSE;
   return TRUE;
 }
 
@@ -530,12 +571,51 @@ gst_opensora_denoise_create_new_pad(GstAggregator *agg, GstPadTemplate *templ, c
                       "template", templ, NULL);
 }
 
+static GstPad *
+gst_opensora_denoise_request_new_pad(GstElement *element, GstPadTemplate *templ, const gchar *name,
+                                     const GstCaps *caps)
+{
+  GstPad *src = GST_AGGREGATOR_SRC_PAD(GST_AGGREGATOR(element));
+  g_autoptr(GstOpenSoraPreviewPad) there = gst_opensora_preview_pad_get(element);
+  GstPad *pad;
+
+  if (GST_PAD_TEMPLATE_DIRECTION(templ) != GST_PAD_SRC)
+    return GST_ELEMENT_CLASS(gst_opensora_denoise_parent_class)
+        ->request_new_pad(element, templ, name, caps);
+  if (there) {
+    GST_WARNING_OBJECT(element, "there is one preview pad only");
+    return NULL;
+  }
+  pad = gst_opensora_preview_pad_new(templ);
+  if (GST_PAD_IS_ACTIVE(src))
+    gst_pad_set_active(pad, TRUE);
+  gst_element_add_pad(element, pad);
+  return pad;
+}
+
+static void
+gst_opensora_denoise_release_pad(GstElement *element, GstPad *pad)
+{
+  if (!GST_IS_OPENSORA_PREVIEW_PAD(pad)) {
+    GST_ELEMENT_CLASS(gst_opensora_denoise_parent_class)->release_pad(element, pad);
+    return;
+  }
+  gst_opensora_preview_pad_release(GST_OPENSORA_PREVIEW_PAD(pad));
+  gst_element_remove_pad(element, pad);
+}
+
 static void
 gst_opensora_denoise_set_property(GObject *object, guint id, const GValue *value, GParamSpec *pspec)
 {
   GstOpenSoraDenoise *self = GST_OPENSORA_DENOISE(object);
   GstElement *element = GST_ELEMENT(object);
 
+  if (id == PROP_PREVIEW_INTERVAL) {
+    GST_OBJECT_LOCK(self);
+    self->preview_interval = g_value_get_uint(value);
+    GST_OBJECT_UNLOCK(self);
+    return;
+  }
   if (gst_opensora_model_set_property(&self->model, element, id - PROP_MODEL, value))
     return;
   if (!gst_opensora_sampling_set_property(&self->sampling, element, id - PROP_SAMPLING, value))
@@ -550,6 +630,12 @@ gst_opensora_denoise_get_property(GObject *object, guint id, GValue *value, GPar
   GstOpenSoraDenoise *self = GST_OPENSORA_DENOISE(object);
   GstElement *element = GST_ELEMENT(object);
 
+  if (id == PROP_PREVIEW_INTERVAL) {
+    GST_OBJECT_LOCK(self);
+    g_value_set_uint(value, self->preview_interval);
+    GST_OBJECT_UNLOCK(self);
+    return;
+  }
   if (!gst_opensora_model_get_property(&self->model, element, id - PROP_MODEL, value) &&
       !gst_opensora_sampling_get_property(&self->sampling, element, id - PROP_SAMPLING, value))
     G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, pspec);
@@ -578,6 +664,13 @@ gst_opensora_denoise_class_init(GstOpenSoraDenoiseClass *klass)
   object_class->finalize = gst_opensora_denoise_finalize;
   gst_opensora_model_install_properties(object_class, PROP_MODEL);
   gst_opensora_sampling_install_properties(object_class, PROP_SAMPLING);
+  g_object_class_install_property(
+      object_class, PROP_PREVIEW_INTERVAL,
+      g_param_spec_uint("preview-interval", "Preview interval",
+                        "Steps from one preview to the next on the pad \"preview\"; the last step "
+                        "always has one. 0: no previews",
+                        0, G_MAXINT, DEFAULT_PREVIEW_INTERVAL,
+                        G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | GST_PARAM_MUTABLE_PLAYING));
 
   gst_element_class_set_static_metadata(element_class, "Open-Sora denoiser", "Filter/Video",
                                         "Denoises the latent of a clip that a prompt describes",
@@ -588,7 +681,11 @@ gst_opensora_denoise_class_init(GstOpenSoraDenoiseClass *klass)
                                                        GST_TYPE_OPENSORA_REFERENCE_PAD);
   gst_element_class_add_static_pad_template_with_gtype(element_class, &src_template,
                                                        GST_TYPE_AGGREGATOR_PAD);
+  gst_element_class_add_static_pad_template_with_gtype(element_class, &preview_template,
+                                                       GST_TYPE_OPENSORA_PREVIEW_PAD);
 
+  element_class->request_new_pad = gst_opensora_denoise_request_new_pad;
+  element_class->release_pad = gst_opensora_denoise_release_pad;
   element_class->send_event = gst_opensora_denoise_send_event;
   element_class->change_state = gst_opensora_denoise_change_state;
   agg_class->start = gst_opensora_denoise_start;
@@ -613,6 +710,7 @@ gst_opensora_denoise_init(GstOpenSoraDenoise *self)
   gst_opensora_model_init(&self->model);
   gst_opensora_sampling_init(&self->sampling);
   gst_opensora_interrupt_init(&self->interrupt);
+  self->preview_interval = DEFAULT_PREVIEW_INTERVAL;
   /* Bins hand EOS of the application to their sources. The work of a clip is begun by the
    * prompt's source but done here, and here it has to be ended. */
   GST_OBJECT_FLAG_SET(self, GST_ELEMENT_FLAG_SOURCE);

@@ -25,6 +25,8 @@ struct _GstOpenSoraDenoise {
 
   GstOpenSoraInterrupt interrupt;
   guint next_reference;
+  guint preview_interval; /* object lock */
+  gboolean told_no_previews;
 
   /* Written by the streaming thread, with the object lock. */
   gint width, height, fps_n, fps_d; /* negotiated; fps_n 0: not yet */

@@ -4,15 +4,10 @@
  */
 #include "gstopensoraclipmeta.h"
 #include "gstopensoradenoise.h"
+#include "gstopensorapreviewpad.h"
 #include "gstopensorareferences.h"
 
 #define GST_CAT_DEFAULT gst_opensora_denoise_debug
-
-static void
-on_step(const OsrSamplerProgress *progress, gpointer user_data)
-{
-  gst_opensora_progress_step(user_data, progress->step, progress->steps, progress->remaining);
-}
 
 /**
  * Job:
@@ -50,12 +45,11 @@ goes_on(GstOpenSoraDenoise *self, GstAggregatorPad *pad, const Job *job)
   return !gst_aggregator_pad_has_buffer(pad) && !gst_opensora_ticket_is_awaited(job->ticket);
 }
 
-/* The clip's meta: what the prompt's says and how it was denoised. */
+/* How a clip is denoised, beside what the prompt's meta says. */
 static void
-add_clip_meta(GstOpenSoraDenoise *self, GstBuffer *output, const Job *job,
+describe_clip(GstOpenSoraDenoise *self, GstStructure *clip, const Job *job,
               const OsrSamplingParams *params, const GstOpenSoraReferences *refs)
 {
-  GstStructure *clip = gst_opensora_clip_meta_add(output, gst_opensora_clip_meta_get(job->input));
   const gint extend = gst_opensora_sampling_get_extend(&self->sampling, GST_ELEMENT(self));
 
   gst_opensora_sampling_describe(params, clip);
@@ -104,6 +98,112 @@ get_references(GstOpenSoraDenoise *self, const Job *job, gint condition,
                                          params, job->cancellable, error);
 }
 
+/* Previews */
+
+/* What the sampler's callback needs. */
+typedef struct {
+  GstOpenSoraDenoise *self;
+  const Job *job;
+  const OsrSamplingParams *params;
+  const GstOpenSoraReferences *refs;
+  GstOpenSoraProgress *progress;
+} Work;
+
+/* Steps from one preview to the next; 0: nobody wants any. */
+static guint
+get_preview_interval(GstOpenSoraDenoise *self)
+{
+  const OsrModelDir *dir = osr_model_get_dir(self->model.model);
+  g_autoptr(GstOpenSoraPreviewPad) pad = gst_opensora_preview_pad_get(GST_ELEMENT(self));
+  guint interval;
+
+  GST_OBJECT_LOCK(self);
+  interval = self->preview_interval;
+  GST_OBJECT_UNLOCK(self);
+  if (!pad || interval == 0 || !gst_opensora_preview_pad_is_wanted(pad))
+    return 0;
+  if (dir->preview.channels > 0)
+    return interval;
+  if (!self->told_no_previews)
+    GST_ELEMENT_WARNING(self, STREAM, NOT_IMPLEMENTED,
+                        ("There are no previews of the model \"%s\".", dir->name),
+                        ("%s: no \"preview\" in its config.json", dir->path));
+  self->told_no_previews = TRUE;
+  return 0;
+}
+
+static GstStructure *
+describe_preview(const Work *work, const OsrSamplerProgress *progress)
+{
+  const GstStructure *prompt = gst_opensora_clip_meta_get(work->job->input);
+  GstStructure *clip =
+      prompt ? gst_structure_copy(prompt) : gst_structure_new_empty(GST_OPENSORA_CLIP_META);
+
+  describe_clip(work->self, clip, work->job, work->params, work->refs);
+  gst_opensora_clip_meta_forget_ticket(clip);
+  gst_structure_set(clip, "preview", G_TYPE_BOOLEAN, TRUE, "step", G_TYPE_UINT, progress->step,
+                    NULL);
+  return clip;
+}
+
+/* A preview that cannot be made is none of the clip's business. */
+static void
+show_preview(const Work *work, const OsrSamplerProgress *progress)
+{
+  GstOpenSoraDenoise *self = work->self;
+  const OsrModelDir *dir = osr_model_get_dir(self->model.model);
+  const guint shown = work->job->extension ? self->lead_in : 0;
+  g_autoptr(GstOpenSoraPreviewPad) pad = gst_opensora_preview_pad_get(GST_ELEMENT(self));
+  g_autoptr(GError) error = NULL;
+  GstOpenSoraPreview *preview;
+  float *latent;
+
+  if (!pad || !gst_opensora_preview_pad_is_wanted(pad))
+    return;
+  latent = osr_preview_copy(progress->preview, &error);
+  if (!latent) {
+    GST_WARNING_OBJECT(self, "no preview after step %u: %s", progress->step, error->message);
+    return;
+  }
+  preview = g_new(GstOpenSoraPreview, 1);
+  *preview = (GstOpenSoraPreview){
+    .latent = latent,
+    .t = (guint) progress->preview->dims[0],
+    .h = (guint) progress->preview->dims[1],
+    .w = (guint) progress->preview->dims[2],
+    .skip = shown ? (shown - 1) / dir->vae.time_compression_ratio + 1 : 0,
+    .map = dir->preview,
+    .clip = describe_preview(work, progress),
+    .start = gst_opensora_denoise_frame_time(self, self->frames_out),
+    .end = gst_opensora_denoise_frame_time(self, self->frames_out + self->frames - shown),
+    .fps_n = self->fps_n,
+    .fps_d = self->fps_d,
+    .n_frames = self->frames - shown,
+  };
+  gst_opensora_preview_pad_offer(pad, preview);
+}
+
+static void
+drop_previews(GstOpenSoraDenoise *self)
+{
+  g_autoptr(GstOpenSoraPreviewPad) pad = gst_opensora_preview_pad_get(GST_ELEMENT(self));
+
+  if (pad)
+    gst_opensora_preview_pad_drop(pad);
+}
+
+static void
+on_step(const OsrSamplerProgress *progress, gpointer user_data)
+{
+  const Work *work = user_data;
+
+  gst_opensora_progress_step(work->progress, progress->step, progress->steps, progress->remaining);
+  if (progress->preview)
+    show_preview(work, progress);
+}
+
+/* Clips */
+
 /* A clip may ask for a size and length of its own: where it does, or the one before did, caps are
  * negotiated anew. What it asks for has to be possible, or the stream would end here. */
 static gboolean
@@ -144,6 +244,7 @@ denoise(GstOpenSoraDenoise *self, Job *job, GstFlowReturn *ret)
   OsrTensor *latent = NULL;
   OsrMmdit *mmdit = NULL;
   OsrSamplingParams params;
+  Work work = { self, job, &params, &refs, &progress };
   GstBuffer *output = NULL;
   GError *error = NULL;
   gint condition;
@@ -165,6 +266,7 @@ denoise(GstOpenSoraDenoise *self, Job *job, GstFlowReturn *ret)
   if (clip)
     gst_structure_get_uint64(clip, "seed", &params.seed);
   params.sequence = job->extension;
+  params.preview_every = get_preview_interval(self);
 
   if (ready && get_text(job->input, model, text, &error) &&
       get_references(self, job, condition, &params, &refs, &error)) {
@@ -177,13 +279,14 @@ denoise(GstOpenSoraDenoise *self, Job *job, GstFlowReturn *ret)
     for (guint i = 0; i < refs.n; i++)
       sampler.ref[i] = refs.latent[i];
     osr_model_latent_dims(model, params.num_frames, params.width, params.height, dims);
-    latent = osr_sampler_run(mmdit, &params, &sampler, dims, NULL, on_step, &progress,
-                             job->cancellable, &error);
+    latent = osr_sampler_run(mmdit, &params, &sampler, dims, NULL, on_step, &work, job->cancellable,
+                             &error);
   }
   for (guint i = 0; i < G_N_ELEMENTS(text); i++)
     g_clear_pointer(text[i], osr_tensor_unref);
 
   if (!latent) {
+    drop_previews(self);
     *ret = gst_opensora_progress_fail(&progress, error);
     return NULL;
   }
@@ -191,7 +294,7 @@ denoise(GstOpenSoraDenoise *self, Job *job, GstFlowReturn *ret)
   if (!gst_opensora_clip_meta_is_picture(clip))
     gst_opensora_ticket_make(job->ticket);
   output = gst_opensora_buffer_new(&latent, 1);
-  add_clip_meta(self, output, job, &params, &refs);
+  describe_clip(self, gst_opensora_clip_meta_add(output, clip), job, &params, &refs);
   g_clear_pointer(&job->latent, osr_tensor_unref);
   job->latent = latent;
   return output;

@@ -15,6 +15,8 @@
  * Prompts come from properties, or, with "is-queue", from #opensorasrc::add-prompt for as long as
  * the stream runs: #opensoratextsrc tells more.
  *
+ * What a clip looks like so far goes out on the request pad `preview`, which is the denoiser's.
+ *
  * Their progress messages become one progress "generate" a clip, from the prompt (of later clips:
  * from the denoising) to the last frame. Their element messages "opensora-progress" are theirs.
  *
@@ -30,6 +32,7 @@
 
 #include "cuda/gstopensoracuda.h"
 #include "gstopensorapicture.h"
+#include "gstopensorapreviewpad.h"
 
 GST_DEBUG_CATEGORY_STATIC(gst_opensora_src_debug);
 #define GST_CAT_DEFAULT gst_opensora_src_debug
@@ -82,6 +85,9 @@ static GstStaticPadTemplate src_template =
     GST_STATIC_PAD_TEMPLATE("src", GST_PAD_SRC, GST_PAD_ALWAYS,
                             GST_STATIC_CAPS("video/x-raw(" GST_OPENSORA_CUDA_FEATURE
                                             ")" VIDEO_FIELDS "; video/x-raw" VIDEO_FIELDS));
+
+static GstStaticPadTemplate preview_template = GST_STATIC_PAD_TEMPLATE(
+    "preview", GST_PAD_SRC, GST_PAD_REQUEST, GST_STATIC_CAPS(GST_OPENSORA_PREVIEW_CAPS));
 
 G_DEFINE_FINAL_TYPE(GstOpenSoraSrc, gst_opensora_src, GST_TYPE_BIN)
 GST_ELEMENT_REGISTER_DEFINE_WITH_CODE(opensorasrc, "opensorasrc", GST_RANK_NONE,
@@ -389,6 +395,36 @@ gst_opensora_src_change_state(GstElement *element, GstStateChange transition)
   return ret;
 }
 
+/* The denoiser's preview pad, seen from outside. */
+static GstPad *
+gst_opensora_src_request_new_pad(GstElement *element, GstPadTemplate *templ, const gchar *name,
+                                 const GstCaps *caps)
+{
+  GstOpenSoraSrc *self = GST_OPENSORA_SRC(element);
+  g_autoptr(GstPad) pad = gst_element_request_pad_simple(self->child[DENOISE], "preview");
+  GstPad *ghost;
+
+  if (!pad)
+    return NULL;
+  ghost = gst_ghost_pad_new_from_template("preview", pad, templ);
+  if (GST_PAD_IS_ACTIVE(pad))
+    gst_pad_set_active(ghost, TRUE);
+  gst_element_add_pad(element, ghost);
+  return ghost;
+}
+
+static void
+gst_opensora_src_release_pad(GstElement *element, GstPad *ghost)
+{
+  g_autoptr(GstPad) pad = gst_ghost_pad_get_target(GST_GHOST_PAD(ghost));
+
+  /* In this order: who is after the ghost has to let go of the task first. */
+  if (pad)
+    gst_element_release_request_pad(GST_OPENSORA_SRC(element)->child[DENOISE], pad);
+  gst_pad_set_active(ghost, FALSE);
+  gst_element_remove_pad(element, ghost);
+}
+
 static void
 gst_opensora_src_finalize(GObject *object)
 {
@@ -497,7 +533,10 @@ gst_opensora_src_class_init(GstOpenSoraSrcClass *klass)
                                         "Generates video from a prompt",
                                         "The gst-opensora authors");
   gst_element_class_add_static_pad_template(element_class, &src_template);
+  gst_element_class_add_static_pad_template(element_class, &preview_template);
 
+  element_class->request_new_pad = gst_opensora_src_request_new_pad;
+  element_class->release_pad = gst_opensora_src_release_pad;
   element_class->change_state = gst_opensora_src_change_state;
   GST_BIN_CLASS(klass)->handle_message = gst_opensora_src_handle_message;
 }
