@@ -17,6 +17,10 @@
  *
  * What a clip looks like so far goes out on the request pad `preview`, which is the denoiser's.
  *
+ * With "seekable" all frames are kept, and the stream can be seeked in. That is so for addresses,
+ * `opensora://?prompt=a%20red%20circle&seed=7`, which name the properties: for #playbin,
+ * #uridecodebin and GStreamer Editing Services.
+ *
  * Their progress messages become one progress "generate" a clip, from the prompt (of later clips:
  * from the denoising) to the last frame. Their element messages "opensora-progress" are theirs.
  *
@@ -33,6 +37,8 @@
 #include "cuda/gstopensoracuda.h"
 #include "gstopensorapicture.h"
 #include "gstopensorapreviewpad.h"
+#include "gstopensorareplay.h"
+#include "gstopensorauri.h"
 
 GST_DEBUG_CATEGORY_STATIC(gst_opensora_src_debug);
 #define GST_CAT_DEFAULT gst_opensora_src_debug
@@ -70,10 +76,14 @@ struct _GstOpenSoraSrc {
   GstElement *child[N_CHILDREN]; /* owned by the bin */
   /* Between READY and PAUSED; NULL without a model of pictures. Owned by the bin too. */
   GstElement *tee, *picture;
-  GstPad *reference; /* of the denoiser */
+  GstPad *reference;  /* of the denoiser */
+  GstElement *replay; /* between READY and PAUSED, if "seekable"; owned by the bin */
 
   /* Object lock. */
   char *image_model;
+  gboolean seekable;
+  char *uri;            /* set last, NULL: none */
+  GArray *uri_values;   /* what it says: GstOpenSoraUriValue */
   gboolean generating;  /* a clip's progress is open, */
   guint clip;           /* this one's */
   gboolean text_counts; /* nothing has been denoised yet */
@@ -89,21 +99,27 @@ static GstStaticPadTemplate src_template =
 static GstStaticPadTemplate preview_template = GST_STATIC_PAD_TEMPLATE(
     "preview", GST_PAD_SRC, GST_PAD_REQUEST, GST_STATIC_CAPS(GST_OPENSORA_PREVIEW_CAPS));
 
-G_DEFINE_FINAL_TYPE(GstOpenSoraSrc, gst_opensora_src, GST_TYPE_BIN)
+static void gst_opensora_src_uri_handler_init(gpointer iface, gpointer data);
+
+G_DEFINE_FINAL_TYPE_WITH_CODE(GstOpenSoraSrc, gst_opensora_src, GST_TYPE_BIN,
+                              G_IMPLEMENT_INTERFACE(GST_TYPE_URI_HANDLER,
+                                                    gst_opensora_src_uri_handler_init))
 GST_ELEMENT_REGISTER_DEFINE_WITH_CODE(opensorasrc, "opensorasrc", GST_RANK_NONE,
                                       GST_TYPE_OPENSORA_SRC,
                                       GST_DEBUG_CATEGORY_INIT(gst_opensora_src_debug, "opensorasrc",
                                                               0, "Open-Sora video source"));
 
-/* By property id, from 1; made once in class_init(). After them comes our own property. */
+/* By property id, from 1; made once in class_init(). After them come our own properties. */
 static GArray *proxies;
 #define PROP_IMAGE_MODEL (proxies->len + 1)
+#define PROP_SEEKABLE (proxies->len + 2)
+#define DEFAULT_SEEKABLE FALSE
 
 static void
 gst_opensora_src_set_property(GObject *object, guint id, const GValue *value, GParamSpec *pspec)
 {
   GstOpenSoraSrc *self = GST_OPENSORA_SRC(object);
-  const Proxy *proxy = &g_array_index(proxies, Proxy, id - 1);
+  const Proxy *proxy;
 
   if (id == PROP_IMAGE_MODEL) {
     const char *location = g_value_get_string(value);
@@ -114,6 +130,13 @@ gst_opensora_src_set_property(GObject *object, guint id, const GValue *value, GP
     GST_OBJECT_UNLOCK(self);
     return;
   }
+  if (id == PROP_SEEKABLE) {
+    GST_OBJECT_LOCK(self);
+    self->seekable = g_value_get_boolean(value);
+    GST_OBJECT_UNLOCK(self);
+    return;
+  }
+  proxy = &g_array_index(proxies, Proxy, id - 1);
   if (!proxy->all) {
     g_object_set_property(G_OBJECT(self->child[proxy->child]), proxy->child_property, value);
     return;
@@ -126,7 +149,7 @@ static void
 gst_opensora_src_get_property(GObject *object, guint id, GValue *value, GParamSpec *pspec)
 {
   GstOpenSoraSrc *self = GST_OPENSORA_SRC(object);
-  const Proxy *proxy = &g_array_index(proxies, Proxy, id - 1);
+  const Proxy *proxy;
 
   if (id == PROP_IMAGE_MODEL) {
     GST_OBJECT_LOCK(self);
@@ -134,6 +157,13 @@ gst_opensora_src_get_property(GObject *object, guint id, GValue *value, GParamSp
     GST_OBJECT_UNLOCK(self);
     return;
   }
+  if (id == PROP_SEEKABLE) {
+    GST_OBJECT_LOCK(self);
+    g_value_set_boolean(value, self->seekable);
+    GST_OBJECT_UNLOCK(self);
+    return;
+  }
+  proxy = &g_array_index(proxies, Proxy, id - 1);
   g_object_get_property(G_OBJECT(self->child[proxy->child]), proxy->child_property, value);
 }
 
@@ -374,6 +404,48 @@ add_picture(GstOpenSoraSrc *self)
   return FALSE;
 }
 
+/* The frames that are kept */
+
+static void
+set_output(GstOpenSoraSrc *self, GstElement *from)
+{
+  g_autoptr(GstPad) own = gst_element_get_static_pad(GST_ELEMENT(self), "src");
+  g_autoptr(GstPad) target = gst_element_get_static_pad(from, "src");
+
+  gst_ghost_pad_set_target(GST_GHOST_PAD(own), target);
+}
+
+static void
+remove_replay(GstOpenSoraSrc *self)
+{
+  if (!self->replay)
+    return;
+  gst_element_set_state(self->replay, GST_STATE_NULL);
+  gst_bin_remove(GST_BIN(self), self->replay);
+  self->replay = NULL;
+  set_output(self, self->child[DECODE]);
+}
+
+/* One address is always the same stream: GStreamer Editing Services find it again by its id. */
+static void
+add_replay(GstOpenSoraSrc *self)
+{
+  g_autofree char *stream_id = NULL;
+  gboolean seekable;
+
+  GST_OBJECT_LOCK(self);
+  seekable = self->seekable;
+  if (self->uri)
+    stream_id = g_compute_checksum_for_string(G_CHECKSUM_SHA256, self->uri, -1);
+  GST_OBJECT_UNLOCK(self);
+  if (!seekable)
+    return;
+  self->replay = gst_opensora_replay_new("replay", stream_id);
+  gst_bin_add(GST_BIN(self), self->replay);
+  set_output(self, self->replay);
+  gst_element_link(self->child[DECODE], self->replay);
+}
+
 static GstStateChangeReturn
 gst_opensora_src_change_state(GstElement *element, GstStateChange transition)
 {
@@ -383,6 +455,7 @@ gst_opensora_src_change_state(GstElement *element, GstStateChange transition)
   if (transition == GST_STATE_CHANGE_READY_TO_PAUSED) {
     if (!add_picture(self))
       return GST_STATE_CHANGE_FAILURE;
+    add_replay(self);
     GST_OBJECT_LOCK(self);
     self->generating = FALSE;
     self->text_counts = TRUE;
@@ -390,8 +463,10 @@ gst_opensora_src_change_state(GstElement *element, GstStateChange transition)
   }
   ret = GST_ELEMENT_CLASS(gst_opensora_src_parent_class)->change_state(element, transition);
   if (transition == GST_STATE_CHANGE_PAUSED_TO_READY ||
-      (transition == GST_STATE_CHANGE_READY_TO_PAUSED && ret == GST_STATE_CHANGE_FAILURE))
+      (transition == GST_STATE_CHANGE_READY_TO_PAUSED && ret == GST_STATE_CHANGE_FAILURE)) {
+    remove_replay(self);
     remove_picture(self);
+  }
   return ret;
 }
 
@@ -428,8 +503,107 @@ gst_opensora_src_release_pad(GstElement *element, GstPad *ghost)
 static void
 gst_opensora_src_finalize(GObject *object)
 {
-  g_free(GST_OPENSORA_SRC(object)->image_model);
+  GstOpenSoraSrc *self = GST_OPENSORA_SRC(object);
+
+  g_free(self->image_model);
+  g_free(self->uri);
+  g_clear_pointer(&self->uri_values, g_array_unref);
   G_OBJECT_CLASS(gst_opensora_src_parent_class)->finalize(object);
+}
+
+/* Addresses */
+
+static GstURIType
+gst_opensora_src_uri_get_type(GType type)
+{
+  return GST_URI_SRC;
+}
+
+static const gchar *const *
+gst_opensora_src_uri_get_protocols(GType type)
+{
+  static const gchar *const protocols[] = { GST_OPENSORA_URI_PROTOCOL, NULL };
+
+  return protocols;
+}
+
+static gchar *
+gst_opensora_src_uri_get_uri(GstURIHandler *handler)
+{
+  GstOpenSoraSrc *self = GST_OPENSORA_SRC(handler);
+  gchar *uri;
+
+  GST_OBJECT_LOCK(self);
+  uri = g_strdup(self->uri);
+  GST_OBJECT_UNLOCK(self);
+  return uri;
+}
+
+/* What the address before has set goes back to its default. */
+static void
+reset_values(GObject *object, const GArray *values)
+{
+  for (guint i = 0; values && i < values->len; i++) {
+    GParamSpec *pspec = g_array_index(values, GstOpenSoraUriValue, i).pspec;
+
+    g_object_set_property(object, pspec->name, g_param_spec_get_default_value(pspec));
+  }
+}
+
+static void
+set_values(GObject *object, const GArray *values)
+{
+  for (guint i = 0; i < values->len; i++) {
+    const GstOpenSoraUriValue *item = &g_array_index(values, GstOpenSoraUriValue, i);
+
+    g_object_set_property(object, item->pspec->name, &item->value);
+  }
+}
+
+/* Players seek, so what they are given an address of can be seeked in, unless it says no. */
+static gboolean
+gst_opensora_src_uri_set_uri(GstURIHandler *handler, const gchar *uri, GError **error)
+{
+  GstOpenSoraSrc *self = GST_OPENSORA_SRC(handler);
+  GObject *object = G_OBJECT(handler);
+  GArray *values, *before;
+  gboolean stopped;
+
+  GST_OBJECT_LOCK(self);
+  stopped = GST_STATE(self) <= GST_STATE_READY;
+  GST_OBJECT_UNLOCK(self);
+  if (!stopped) {
+    g_set_error_literal(error, GST_URI_ERROR, GST_URI_ERROR_BAD_STATE,
+                        "The address of an element that runs cannot be changed.");
+    return FALSE;
+  }
+  values = gst_opensora_uri_parse(uri, G_OBJECT_GET_CLASS(self), error);
+  if (!values)
+    return FALSE;
+
+  GST_OBJECT_LOCK(self);
+  before = g_steal_pointer(&self->uri_values);
+  self->uri_values = g_array_ref(values);
+  g_free(self->uri);
+  self->uri = g_strdup(uri);
+  GST_OBJECT_UNLOCK(self);
+  reset_values(object, before);
+  g_object_set(self, "seekable", TRUE, NULL);
+  set_values(object, values);
+  g_clear_pointer(&before, g_array_unref);
+  g_array_unref(values);
+  return TRUE;
+}
+
+static void
+gst_opensora_src_uri_handler_init(gpointer iface, gpointer data)
+{
+  GstURIHandlerInterface *handler = iface;
+
+  handler->get_type = gst_opensora_src_uri_get_type;
+  handler->get_protocols = gst_opensora_src_uri_get_protocols;
+  handler->get_uri = gst_opensora_src_uri_get_uri;
+  handler->set_uri = gst_opensora_src_uri_set_uri;
 }
 
 /* What the prompt source can be told, the bin can be told */
@@ -527,6 +701,13 @@ gst_opensora_src_class_init(GstOpenSoraSrcClass *klass)
                           "clips are made from text alone, or begin with \"image\"",
                           NULL,
                           G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | GST_PARAM_MUTABLE_READY));
+  g_object_class_install_property(
+      object_class, PROP_SEEKABLE,
+      g_param_spec_boolean("seekable", "Seekable",
+                           "Keep all frames in memory, so that the stream can be seeked in; an "
+                           "address (opensora:) sets it",
+                           DEFAULT_SEEKABLE,
+                           G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | GST_PARAM_MUTABLE_READY));
   install_signals(klass);
 
   gst_element_class_set_static_metadata(element_class, "Open-Sora video source", "Source/Video",
