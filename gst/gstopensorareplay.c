@@ -227,6 +227,23 @@ send_end(GstOpenSoraReplay *self)
   gst_pad_push_event(self->srcpad, event);
 }
 
+/* Caps that are played again are left out where they are those in force. (takes @event) */
+static void
+send_event(GstOpenSoraReplay *self, GstEvent *event)
+{
+  g_autoptr(GstCaps) current = gst_pad_get_current_caps(self->srcpad);
+  GstCaps *caps;
+
+  if (current && GST_EVENT_TYPE(event) == GST_EVENT_CAPS) {
+    gst_event_parse_caps(event, &caps);
+    if (gst_caps_is_equal(caps, current)) {
+      gst_event_unref(event);
+      return;
+    }
+  }
+  gst_pad_push_event(self->srcpad, event);
+}
+
 static void
 gst_opensora_replay_loop(gpointer pad)
 {
@@ -236,7 +253,7 @@ gst_opensora_replay_loop(gpointer pad)
   gpointer item = take_item(self, &flushing);
 
   if (item && GST_IS_EVENT(item))
-    gst_pad_push_event(self->srcpad, item);
+    send_event(self, item);
   else if (item)
     ret = send_frame(self, item);
   else
