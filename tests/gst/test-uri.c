@@ -124,6 +124,7 @@ GST_END_TEST
 typedef struct {
   GstElement *pipeline, *sink;
   GstBus *bus;
+  GstSegment segment; /* of the frame that came last */
 } Player;
 
 static Player
@@ -156,11 +157,12 @@ player_free(Player *self)
   gst_object_unref(self->pipeline);
 }
 
-/* All that is left, GstSample. */
+/* All that is left, GstBuffer. Samples are not held: appsink of 1.22 writes into the last one
+ * after a flush. */
 static GPtrArray *
 player_run(Player *self)
 {
-  GPtrArray *samples = g_ptr_array_new_with_free_func((GDestroyNotify) gst_sample_unref);
+  GPtrArray *frames = g_ptr_array_new_with_free_func((GDestroyNotify) gst_buffer_unref);
   GstSample *sample;
 
   gst_element_set_state(self->pipeline, GST_STATE_PLAYING);
@@ -168,9 +170,11 @@ player_run(Player *self)
     g_signal_emit_by_name(self->sink, "try-pull-sample", WAIT_TIME, &sample);
     if (!sample)
       break;
-    g_ptr_array_add(samples, sample);
+    g_ptr_array_add(frames, gst_buffer_ref(gst_sample_get_buffer(sample)));
+    self->segment = *gst_sample_get_segment(sample);
+    gst_sample_unref(sample);
   }
-  return samples;
+  return frames;
 }
 
 /* Up to the end if there is no @stop. */
@@ -189,8 +193,8 @@ assert_part(GPtrArray *part, GPtrArray *all, guint from, guint n)
 {
   assert_equals_int(part->len, n);
   for (guint i = 0; i < n; i++) {
-    GstBuffer *buffer = gst_sample_get_buffer(g_ptr_array_index(part, i));
-    GstBuffer *whole = gst_sample_get_buffer(g_ptr_array_index(all, from + i));
+    GstBuffer *buffer = g_ptr_array_index(part, i);
+    GstBuffer *whole = g_ptr_array_index(all, from + i);
     GstMapInfo map;
 
     assert_equals_uint64(GST_BUFFER_PTS(buffer), (from + i) * FRAME);
@@ -209,7 +213,6 @@ GST_START_TEST(test_seek)
   g_autoptr(GPtrArray) again = NULL;
   g_autoptr(GPtrArray) middle = NULL;
   g_autoptr(GPtrArray) end = NULL;
-  GstSegment *segment;
   gint64 time;
 
   assert_part(all, all, 0, FRAMES);
@@ -223,10 +226,9 @@ GST_START_TEST(test_seek)
   player_seek(&player, GST_SEEK_FLAG_FLUSH | GST_SEEK_FLAG_ACCURATE, 3 * FRAME, 5 * FRAME);
   middle = player_run(&player);
   assert_part(middle, all, 3, 2);
-  segment = gst_sample_get_segment(g_ptr_array_index(middle, 0));
-  assert_equals_uint64(segment->start, 3 * FRAME);
-  assert_equals_uint64(segment->stop, 5 * FRAME);
-  fail_unless(GST_BUFFER_IS_DISCONT(gst_sample_get_buffer(g_ptr_array_index(middle, 0))));
+  assert_equals_uint64(player.segment.start, 3 * FRAME);
+  assert_equals_uint64(player.segment.stop, 5 * FRAME);
+  fail_unless(GST_BUFFER_IS_DISCONT(g_ptr_array_index(middle, 0)));
 
   /* In the middle of a frame, which is shown then. */
   player_seek(&player, GST_SEEK_FLAG_FLUSH, 15 * FRAME / 2, GST_CLOCK_TIME_NONE);
