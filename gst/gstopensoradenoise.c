@@ -65,7 +65,8 @@ static GstStaticPadTemplate src_template = GST_STATIC_PAD_TEMPLATE(
 static GstStaticPadTemplate preview_template = GST_STATIC_PAD_TEMPLATE(
     "preview", GST_PAD_SRC, GST_PAD_REQUEST, GST_STATIC_CAPS(GST_OPENSORA_PREVIEW_CAPS));
 
-G_DEFINE_FINAL_TYPE(GstOpenSoraDenoise, gst_opensora_denoise, GST_TYPE_AGGREGATOR)
+G_DEFINE_FINAL_TYPE_WITH_CODE(GstOpenSoraDenoise, gst_opensora_denoise, GST_TYPE_AGGREGATOR,
+                              G_IMPLEMENT_INTERFACE(GST_TYPE_PRESET, NULL))
 GST_ELEMENT_REGISTER_DEFINE_WITH_CODE(opensoradenoise, "opensoradenoise", GST_RANK_NONE,
                                       GST_TYPE_OPENSORA_DENOISE,
                                       GST_DEBUG_CATEGORY_INIT(gst_opensora_denoise_debug,

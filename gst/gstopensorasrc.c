@@ -103,7 +103,8 @@ static void gst_opensora_src_uri_handler_init(gpointer iface, gpointer data);
 
 G_DEFINE_FINAL_TYPE_WITH_CODE(GstOpenSoraSrc, gst_opensora_src, GST_TYPE_BIN,
                               G_IMPLEMENT_INTERFACE(GST_TYPE_URI_HANDLER,
-                                                    gst_opensora_src_uri_handler_init))
+                                                    gst_opensora_src_uri_handler_init)
+                                  G_IMPLEMENT_INTERFACE(GST_TYPE_PRESET, NULL))
 GST_ELEMENT_REGISTER_DEFINE_WITH_CODE(opensorasrc, "opensorasrc", GST_RANK_NONE,
                                       GST_TYPE_OPENSORA_SRC,
                                       GST_DEBUG_CATEGORY_INIT(gst_opensora_src_debug, "opensorasrc",
