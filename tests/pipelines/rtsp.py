@@ -38,9 +38,18 @@ class Server(support.Launched):
             stdin=stdin,
             env=env,
         )
-        if not self.wait_for("Ctrl-C ends"):
+        try:
+            self.find_ports()
+        except BaseException:
+            self.kill()
+            raise
+
+    def find_ports(self):
+        match = self.wait_for("Ctrl-C ends") and re.search(
+            r"^(rtsps?)://127\.0\.0\.1:(\d+)/live ", self.log, re.M
+        )
+        if not match:
             raise AssertionError(f"the server does not start: {self.log}")
-        match = re.search(r"^(rtsps?)://127\.0\.0\.1:(\d+)/live ", self.log, re.M)
         self.scheme, self.port = match[1], int(match[2])
         match = re.search(r"(https?://127\.0\.0\.1:\d+)/prompts", self.log)
         self.http = match and match[1]
