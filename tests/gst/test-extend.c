@@ -371,7 +371,6 @@ GST_START_TEST(test_stop)
 {
   GstElement *pipeline = gst_parse_launch(
       "opensorasrc prompt=x extend=-1 num-frames=9 " SMALL "! appsink name=out sync=false", NULL);
-  g_autoptr(GstBus) bus = gst_element_get_bus(pipeline);
 
   for (guint round = 0; round < 3; round++) {
     gst_element_set_state(pipeline, GST_STATE_PLAYING);
