@@ -33,8 +33,8 @@ GST_START_TEST(test_values)
   static const char *const forms[] = {
     "opensora://?prompt=a%20red+circle&seed=7&guidance=2.5&text-oscillation=on&tiling=temporal",
     "opensora:prompt=a red circle&seed=7&guidance=2.5&text-oscillation=on&tiling=temporal",
-    "OpenSora:///"
-    "?seed=7&tiling=temporal&text-oscillation=on&guidance=2.5&prompt=%61%20red%20circle",
+    ("OpenSora:///?seed=7&tiling=temporal&text-oscillation=on&guidance=2.5&"
+     "prompt=%61%20red%20circle"),
   };
 
   for (guint i = 0; i < G_N_ELEMENTS(forms); i++) {
