@@ -7,6 +7,9 @@
 
 /* Frames that an encoder may be behind before it loses some. */
 #define MAX_BEHIND 3
+/* How often and how soon a client tries again to join others who are leaving. */
+#define MAX_TRIES 100
+#define TRY_AGAIN_US (10 * G_TIME_SPAN_MILLISECOND)
 #define SOURCE "source"
 
 /* Media: a pipeline of an appsrc, an encoder and what the library adds */
@@ -21,8 +24,8 @@ struct _Programme {
 G_DEFINE_FINAL_TYPE(Programme, programme, GST_TYPE_RTSP_MEDIA)
 
 /* The last client leaves. Factories share media until they hear that it is unprepared, which
- * is when its pipeline has stopped; who comes before that would get one that cannot play any more,
- * and an error. So they hear of it at the beginning, too. */
+ * is when its pipeline has stopped; who comes before that would get one that cannot play any more.
+ * So they hear of it at the beginning, too; see viewer_hold(). */
 static gboolean
 programme_unprepare(GstRTSPMedia *media)
 {
@@ -214,7 +217,8 @@ G_DECLARE_FINAL_TYPE(Viewer, viewer, RTSP, VIEWER, GstRTSPClient)
 struct _Viewer {
   GstRTSPClient parent;
 
-  char *key; /* of the clip that it has asked for; NULL: none yet */
+  char *key;          /* of the clip that it has asked for; NULL: none yet */
+  GstRTSPMedia *held; /* what the request at hand is about */
 };
 
 G_DEFINE_FINAL_TYPE(Viewer, viewer, GST_TYPE_RTSP_CLIENT)
@@ -248,16 +252,64 @@ check_clip(Viewer *self, Mount *mount, const GstRTSPUrl *url)
   return GST_RTSP_STS_OK;
 }
 
+static void
+viewer_release(Viewer *self)
+{
+  if (!self->held)
+    return;
+  gst_rtsp_media_unprepare(self->held);
+  g_clear_object(&self->held);
+}
+
+/* The library looks for shared media first and prepares it then. If its last client leaves in
+ * between, that fails, and the one who comes is refused. So media is found and prepared here,
+ * as often as it takes, and kept until the library has it. Errors are left to the library. */
+static void
+viewer_hold(Viewer *self, GstRTSPMediaFactory *factory, GstRTSPContext *context)
+{
+  g_autoptr(GstRTSPThreadPool) threads = gst_rtsp_client_get_thread_pool(GST_RTSP_CLIENT(self));
+
+  viewer_release(self);
+  for (guint i = 0; i < MAX_TRIES; i++) {
+    g_autoptr(GstRTSPMedia) media = gst_rtsp_media_factory_construct(factory, context->uri);
+    GstRTSPThread *thread;
+
+    if (!media)
+      return;
+    thread = gst_rtsp_thread_pool_get_thread(threads, GST_RTSP_THREAD_TYPE_MEDIA, context);
+    if (gst_rtsp_media_prepare(media, thread)) {
+      self->held = g_steal_pointer(&media);
+      return;
+    }
+    g_usleep(TRY_AGAIN_US);
+  }
+}
+
+static void
+viewer_requested(GstRTSPClient *client, G_GNUC_UNUSED GstRTSPContext *context)
+{
+  viewer_release(RTSP_VIEWER(client));
+}
+
+static void
+viewer_closed(GstRTSPClient *client)
+{
+  viewer_release(RTSP_VIEWER(client));
+}
+
 static GstRTSPStatusCode
 viewer_pre_describe(GstRTSPClient *client, GstRTSPContext *context)
 {
   g_autoptr(GstRTSPMountPoints) mounts = gst_rtsp_client_get_mount_points(client);
   g_autofree char *path = gst_rtsp_mount_points_make_path(mounts, context->uri);
   g_autoptr(GstRTSPMediaFactory) factory = gst_rtsp_mount_points_match(mounts, path, NULL);
+  GstRTSPStatusCode status = GST_RTSP_STS_OK;
 
   if (factory && !RTSP_MOUNT(factory)->live)
-    return check_clip(RTSP_VIEWER(client), RTSP_MOUNT(factory), context->uri);
-  return GST_RTSP_STS_OK;
+    status = check_clip(RTSP_VIEWER(client), RTSP_MOUNT(factory), context->uri);
+  if (factory && status == GST_RTSP_STS_OK)
+    viewer_hold(RTSP_VIEWER(client), factory, context);
+  return status;
 }
 
 /* Who comes later than others does not have to wait for the next key frame. */
@@ -275,6 +327,7 @@ viewer_play(GstRTSPClient *client, GstRTSPContext *context)
 static void
 viewer_finalize(GObject *object)
 {
+  viewer_release(RTSP_VIEWER(object));
   g_free(RTSP_VIEWER(object)->key);
   G_OBJECT_CLASS(viewer_parent_class)->finalize(object);
 }
@@ -287,6 +340,8 @@ viewer_class_init(ViewerClass *klass)
   G_OBJECT_CLASS(klass)->finalize = viewer_finalize;
   client_class->make_path_from_uri = viewer_make_path;
   client_class->pre_describe_request = viewer_pre_describe;
+  client_class->describe_request = viewer_requested;
+  client_class->closed = viewer_closed;
   client_class->play_request = viewer_play;
 }
 

@@ -153,7 +153,7 @@ test_mmdit(gconstpointer data)
   for (guint i = 0; i < G_N_ELEMENTS(names); i++) {
     g_auto(Forward) f = forward_open(names[i], device);
     g_autoptr(OsrMmdit) full = case_mmdit(f.golden, &f.config, device);
-    G_GNUC_UNUSED g_autoptr(OsrMmdit) fp8 = load(f.golden, &f.config, device, FALSE);
+    OsrMmdit *fp8 = load(f.golden, &f.config, device, FALSE);
     g_autoptr(OsrTensor) want = must_forward(full, &f.input), got = must_forward(fp8, &f.input);
     const double difference = case_difference(got, want);
 

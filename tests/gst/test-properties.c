@@ -15,10 +15,10 @@ typedef struct {
 static const Element elements[] = {
   { "opensoratextsrc", "Source/Text", NULL, GST_OPENSORA_CONDITIONING, 1 },
   { "opensoratextenc", "Encoder/Text", "text/x-raw", GST_OPENSORA_CONDITIONING, 2 },
-  { "opensoradenoise", "Filter/Video", GST_OPENSORA_CONDITIONING, GST_OPENSORA_LATENT, 3 },
+  { "opensoradenoise", "Filter/Video", GST_OPENSORA_CONDITIONING, GST_OPENSORA_LATENT, 4 },
   { "opensoravaedec", "Codec/Decoder/Video", GST_OPENSORA_LATENT, "video/x-raw", 2 },
   { "opensoravaeenc", "Codec/Encoder/Video", "video/x-raw", GST_OPENSORA_LATENT, 2 },
-  { "opensorasrc", "Source/Video", NULL, "video/x-raw", 1 },
+  { "opensorasrc", "Source/Video", NULL, "video/x-raw", 2 },
   { "opensoraplayout", "Generic/Video", "video/x-raw", "video/x-raw", 2 },
 };
 
