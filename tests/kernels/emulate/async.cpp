@@ -148,8 +148,8 @@ mbarrier_wait(uint32_t address, uint32_t parity)
     MBarrier &b = find(address);
 
     b.waiting.push_back(thread);
-    wait_for("mbarrier 0x%x, parity %u (%d arrivals and %lld bytes are missing)", address, parity,
-             b.pending, (long long) b.bytes);
+    wait_for("mbarrier at #, parity # (# arrivals and # bytes were missing)", address, parity,
+             b.pending, b.bytes);
   }
 }
 
@@ -262,7 +262,8 @@ copy_box(uint32_t to, const TensorMap &m, const int32_t *at)
       inside = inside && x >= 0 && x < (int64_t) m.size[d];
       from += x * (int64_t) m.stride[d];
     }
-    uint8_t *dst = shared_bytes(swizzled(to + i * m.element, 16u << m.swizzle), m.element, 1, "TMA");
+    uint8_t *dst =
+        shared_bytes(swizzled(to + i * m.element, 16u << m.swizzle), m.element, 1, "TMA");
 
     if (inside)
       memcpy(dst, from, m.element);

@@ -2,6 +2,7 @@
 /* A block: its threads are fibers, which switch where they wait. */
 #include "machine.h"
 
+#include <map>
 #include <stdarg.h>
 #include <stdexcept>
 #include <sys/mman.h>
@@ -30,6 +31,22 @@ void *scheduler_stack_pointer;
 const std::function<void()> *kernel_body;
 std::string failure_text;
 bool failed;
+
+/* Which instances of the kernels' templates have run, how many blocks: printed at the end to the
+ * file that OSR_EMULATED_REPORT names. */
+struct Report : std::map<std::string, uint64_t> {
+  ~Report()
+  {
+    const char *path = getenv("OSR_EMULATED_REPORT");
+    FILE *f = path ? fopen(path, "a") : nullptr;
+
+    for (const auto &i : *this)
+      if (f)
+        fprintf(f, "%8llu %s\n", (unsigned long long) i.second, i.first.c_str());
+    if (f)
+      fclose(f);
+  }
+} blocks_run;
 
 std::string
 format(const char *fmt, va_list args)
@@ -174,17 +191,32 @@ run_event(void)
   return true;
 }
 
+/* What a thread waits for, with its numbers in the places of the "#". */
+std::string
+describe(const Reason &reason)
+{
+  std::string text;
+  int n = 0;
+
+  for (const char *c = reason.what; *c; c++)
+    if (*c == '#')
+      text += std::to_string(reason.numbers[n++]);
+    else
+      text += *c;
+  return text;
+}
+
 [[noreturn]] void
 report_deadlock(void)
 {
-  std::string text = "threads wait for ever:";
-  const Thread *last = nullptr;
+  std::string text = "threads wait for ever:", last;
 
   for (const Thread &t : block->threads) {
-    if (t.done || (last && last->waits == t.waits))
-      continue;
-    text += " [from thread " + std::to_string(t.number) + " on: " + t.waits + "]";
-    last = &t;
+    const std::string waits = t.done ? last : describe(t.waits);
+
+    if (waits != last)
+      text += " [from thread " + std::to_string(t.number) + " on: " + waits + "]";
+    last = waits;
   }
   throw std::runtime_error(text.substr(0, 900));
 }
@@ -258,6 +290,7 @@ lay_out_shared(size_t size)
   block->dynamic_begin = begin;
   block->dynamic_size = (uint32_t) size;
   block->static_end = SHARED_BEGIN;
+  poison(begin, (uint32_t) size);
 }
 
 void
@@ -265,7 +298,6 @@ run_block(dim3 dim, size_t shared)
 {
   block->warpgroup_products.resize(MAX_THREADS / 128);
   lay_out_shared(shared);
-  memset(window, 0xFF, SHARED_SIZE);
   start_threads(dim);
   run_threads();
 }
@@ -275,9 +307,8 @@ run_block(dim3 dim, size_t shared)
 uint32_t
 chance(uint32_t n)
 {
-  static uint64_t state = getenv("OSR_EMULATED_SEED")
-                              ? strtoull(getenv("OSR_EMULATED_SEED"), nullptr, 0) * 2 + 1
-                              : 1;
+  static uint64_t state =
+      getenv("OSR_EMULATED_SEED") ? strtoull(getenv("OSR_EMULATED_SEED"), nullptr, 0) * 2 + 1 : 1;
 
   state = state * 6364136223846793005u + 1442695040888963407u;
   return (uint32_t) ((state >> 33) % n);
@@ -330,7 +361,7 @@ run_grid(dim3 grid, dim3 dim, size_t shared, const std::function<void()> &kernel
 
     block = b.get();
     blockIdx = { (unsigned) (at % grid.x), (unsigned) (at / grid.x % grid.y),
-                    (unsigned) (at / grid.x / grid.y) };
+                 (unsigned) (at / grid.x / grid.y) };
     try {
       run_block(dim, shared);
     } catch (const std::runtime_error &error) {
@@ -344,27 +375,24 @@ run_grid(dim3 grid, dim3 dim, size_t shared, const std::function<void()> &kernel
   }
   if (failed)
     *failure = std::string("kernel ") + name + ", block " + std::to_string(blockIdx.x) + ", " +
-               std::to_string(blockIdx.y) + ", " + std::to_string(blockIdx.z) + ": " +
-               failure_text;
+               std::to_string(blockIdx.y) + ", " + std::to_string(blockIdx.z) + ": " + failure_text;
   return !failed;
 }
 
 void
-enter(const char *kernel, int bound)
+enter(const char *kernel, const char *instance, int bound)
 {
   block->kernel = kernel;
+  if (thread->number == 0)
+    blocks_run[instance]++;
   if ((int) block->threads.size() > bound)
     fail("%zu threads, the launch bound is %d", block->threads.size(), bound);
 }
 
 void
-wait_for(const char *fmt, ...)
+wait_for(const char *what, long long a, long long b, long long c, long long d)
 {
-  va_list args;
-
-  va_start(args, fmt);
-  thread->waits = format(fmt, args);
-  va_end(args);
+  thread->waits = { what, { a, b, c, d } };
   to_scheduler();
 }
 
@@ -390,7 +418,7 @@ collective(const char *what, void *args, void (*f)(Warp *warp, void **args))
   warp->args[thread->number % WARP] = args;
   warp->arrived |= mine;
   if (warp->arrived != ALL_LANES) {
-    wait_for("%s", what);
+    wait_for(what);
     return;
   }
   warp->arrived = 0;
@@ -481,7 +509,7 @@ barrier(int id, int threads, bool wait)
     release(b);
   } else if (wait) {
     b.waiting.push_back(thread);
-    wait_for("barrier %d (%d of %d are there)", id, b.arrived, threads ? threads : block->n_live);
+    wait_for("barrier # (# of # were there)", id, b.arrived, threads ? threads : block->n_live);
   }
 }
 
@@ -499,12 +527,14 @@ shared_allocate(const char *name, size_t size, size_t align)
   for (const auto &i : block->statics)
     if (i.first == name)
       return window + i.second;
-  const uint32_t at = (block->static_end + (uint32_t) align - 1) / (uint32_t) align * (uint32_t) align;
+  const uint32_t at =
+      (block->static_end + (uint32_t) align - 1) / (uint32_t) align * (uint32_t) align;
 
   if (at + size > block->dynamic_begin || at + size - SHARED_BEGIN > MAX_STATIC ||
       at + size - SHARED_BEGIN + block->dynamic_size > MAX_SHARED)
     fail("shared memory: %zu bytes for %s are too many", size, name);
   block->static_end = at + (uint32_t) size;
+  poison(at, (uint32_t) size);
   block->statics.emplace_back(name, at);
   return window + at;
 }
@@ -520,6 +550,7 @@ shared_dynamic(size_t declared, size_t align)
     if (at - at % to < block->static_end)
       fail("shared memory: no place for an alignment of %u", to);
     block->dynamic_begin = at - at % to;
+    poison(block->dynamic_begin, at % to);
   }
   return window + block->dynamic_begin;
 }

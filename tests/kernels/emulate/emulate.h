@@ -70,7 +70,7 @@ namespace osr_emulated
 /* --- launches --- */
 
 /* The first thing that a thread of a kernel does: `bound` is that of __launch_bounds__. */
-void enter(const char *kernel, int bound);
+void enter(const char *kernel, const char *instance, int bound);
 
 void enqueue_kernel(dim3 grid, dim3 block, size_t shared, cudaStream_t stream,
                     std::function<void()> thread);

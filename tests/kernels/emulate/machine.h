@@ -59,13 +59,19 @@ struct Product {
   uint64_t group, number;
 };
 
+/* Why a thread waits: a text, and the numbers that belong in the places of its "#". */
+struct Reason {
+  const char *what;
+  long long numbers[4];
+};
+
 struct Thread {
   int number;
   uint3 index;
   Warp *warp;
   void *stack_pointer;
-  bool ready, done;
-  std::string waits; /* for what, when it is not ready */
+  bool done;
+  Reason waits; /* for what, when it is not ready */
 
   std::deque<ThreadCopy> copies;
   uint64_t copy_group, n_copies;
@@ -130,7 +136,7 @@ bool run_grid(dim3 grid, dim3 block_dim, size_t shared, const std::function<void
 uint32_t chance(uint32_t n);
 
 /* Gives way until another calls wake(). */
-void wait_for(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+void wait_for(const char *what, long long a = 0, long long b = 0, long long c = 0, long long d = 0);
 void wake(Thread *t);
 
 /* All lanes of a warp come here with their arguments; the last one runs `f` on all of them. */

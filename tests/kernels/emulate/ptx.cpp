@@ -189,8 +189,8 @@ struct Parser {
       s.op = name->second;
     else if (sscanf(w[at].c_str(), "wgmma.mma_async.sync.aligned.m64n%dk16.f32.bf16.bf16", &s.n) ==
                  1 &&
-             w[at] == "wgmma.mma_async.sync.aligned.m64n" + std::to_string(s.n) +
-                          "k16.f32.bf16.bf16" &&
+             w[at] ==
+                 "wgmma.mma_async.sync.aligned.m64n" + std::to_string(s.n) + "k16.f32.bf16.bf16" &&
              s.n % 8 == 0 && s.n >= 8 && s.n <= 256)
       s.op = Op::WGMMA;
     else

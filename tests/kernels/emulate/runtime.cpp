@@ -55,8 +55,8 @@ struct Allocation {
 };
 
 struct Function {
-  Binder binder;
-  size_t max_dynamic;
+  Binder binder = nullptr;
+  size_t max_dynamic = MAX_STATIC;
 };
 
 std::recursive_mutex &
@@ -128,8 +128,11 @@ allocate(size_t size, cudaMemPool_t pool, bool host)
   p = (uint8_t *) aligned_alloc(256, whole);
   if (!p)
     return nullptr;
-  memset(p, RED, whole);
-  memset(p + RED_ZONE, 0xFF, size);
+  memset(p, RED, RED_ZONE);
+  memset(p + RED_ZONE + size, RED, whole - RED_ZONE - size);
+  /* The large blocks that are made once, staging memory and workspace, would take time. */
+  if (pool)
+    memset(p + RED_ZONE, 0xFF, size);
   allocations[p + RED_ZONE] = { size, pool, host };
   used += host ? 0 : size;
   if (pool)
@@ -221,7 +224,7 @@ remember_kernel(const void *kernel, Binder binder)
 {
   Guard guard(lock());
 
-  functions().emplace(kernel, Function{ binder, MAX_STATIC });
+  functions()[kernel].binder = binder;
 }
 
 } // namespace osr_emulated
@@ -233,7 +236,7 @@ cudaLaunchKernel(const void *function, dim3 grid, dim3 block_dim, void **args, s
   Guard guard(lock());
   const auto i = functions().find(function);
 
-  if (i == functions().end() || shared > i->second.max_dynamic)
+  if (i == functions().end() || !i->second.binder || shared > i->second.max_dynamic)
     return answer(cudaErrorInvalidValue);
   last_error = cudaSuccess;
   enqueue_kernel(grid, block_dim, shared, stream, i->second.binder(function, args));
@@ -659,19 +662,12 @@ cudaError_t
 cudaFuncSetAttribute(const void *function, enum cudaFuncAttribute attr, int value)
 {
   Guard guard(lock());
-  const auto i = functions().find(function);
 
   if (attr == cudaFuncAttributePreferredSharedMemoryCarveout)
     return answer(value >= -1 && value <= 100 ? cudaSuccess : cudaErrorInvalidValue);
-  if (i == functions().end()) {
-    if (value > (int) MAX_SHARED || value < 0)
-      return answer(cudaErrorInvalidValue);
-    functions()[function] = { nullptr, (size_t) value };
-    return answer(cudaSuccess);
-  }
   if (value > (int) MAX_SHARED || value < 0)
     return answer(cudaErrorInvalidValue);
-  i->second.max_dynamic = (size_t) value;
+  functions()[function].max_dynamic = (size_t) value;
   return answer(cudaSuccess);
 }
 

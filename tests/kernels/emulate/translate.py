@@ -204,7 +204,7 @@ def translate_kernels(text):
             else:
                 body += 1
         out.append(text[at : body + 1])
-        out.append(f' osr_emulated::enter("{names[-1]}", {bound or 1024});')
+        out.append(f' osr_emulated::enter("{names[-1]}", __PRETTY_FUNCTION__, {bound or 1024});')
         at = body + 1
     text = "".join(out) + text[at:]
     for name in set(names):
