@@ -2,9 +2,10 @@
 /* Random calls of attention. */
 #include "checkops.h"
 
-/* q, k and v of a self-attention are mostly columns of one buffer. */
+/* q, k and v of a self-attention are mostly columns of one buffer. `kv`: the arguments k and v
+ * where they are arguments of their own. */
 static void
-draw_qkv(Case *c, OsrAttention *p)
+draw_qkv(Case *c, OsrAttention *p, Arg *kv[2])
 {
   const int64_t n = (int64_t) p->heads * p->head_dim;
 
@@ -26,8 +27,23 @@ draw_qkv(Case *c, OsrAttention *p)
   p->k_batch = case_stride(c, p->lk, p->k_ld);
   p->v_batch = case_stride(c, p->lk, p->v_ld);
   case_matrix(c, &p->q, "q", ROLE_IN, c->dtype, p->batch, p->q_batch, p->lq, p->q_ld, n, 0, 1);
-  case_matrix(c, &p->k, "k", ROLE_IN, c->dtype, p->batch, p->k_batch, p->lk, p->k_ld, n, 0, 1);
-  case_matrix(c, &p->v, "v", ROLE_IN, c->dtype, p->batch, p->v_batch, p->lk, p->v_ld, n, 0, 1);
+  kv[0] =
+      case_matrix(c, &p->k, "k", ROLE_IN, c->dtype, p->batch, p->k_batch, p->lk, p->k_ld, n, 0, 1);
+  kv[1] =
+      case_matrix(c, &p->v, "v", ROLE_IN, c->dtype, p->batch, p->v_batch, p->lk, p->v_ld, n, 0, 1);
+}
+
+/* Keys at and after kv_len: their memory may never have been written. */
+static void
+spoil_padding(const OsrAttention *p, Arg *kv[2], int64_t b, int64_t kv_len)
+{
+  const int64_t n = (int64_t) p->heads * p->head_dim;
+
+  for (int64_t row = kv_len; row < p->lk; row++)
+    for (int64_t i = 0; i < n; i++) {
+      arg_set(kv[0], b * p->k_batch + row * p->k_ld + i, NAN);
+      arg_set(kv[1], b * p->v_batch + row * p->v_ld + i, NAN);
+    }
 }
 
 void
@@ -37,7 +53,8 @@ build_attention(Case *c)
   Rng *rng = &c->rng;
   OsrAttention p = { 0 };
   int64_t cap = rng_one_in(rng, 12) ? 20000000 : 1000000, n;
-  bool plain;
+  bool plain, many;
+  Arg *kv[2] = { NULL, NULL };
 
   p.batch = rng_one_in(rng, 2) ? 1 : rng_range(rng, 1, 3);
   p.heads = (int) (rng_one_in(rng, 4) ? 1 : rng_range(rng, 1, 7));
@@ -48,19 +65,23 @@ build_attention(Case *c)
     p.head_dim = rng_one_in(rng, 2) ? 64 : 128;
   p.lq = rng_size(rng, 800);
   p.lk = rng_one_in(rng, 2) ? p.lq : rng_size(rng, 800);
+  /* Kernels for tensor cores take some hundred keys at a time: enough of them for some turns. */
+  many = plain && rng_one_in(rng, 2);
+  if (many)
+    p.lk = rng_range(rng, 300, 900);
   while (p.batch * p.heads * p.head_dim * p.lq * p.lk > cap) {
-    bool self = p.lq == p.lk;
+    bool self = p.lq == p.lk, keep = many && p.lq > 1;
 
-    if (p.lq >= p.lk)
+    if (p.lq >= p.lk || keep)
       p.lq = (p.lq + 1) / 2;
-    if (self || p.lk > p.lq)
+    if (!keep && (self || p.lk > p.lq))
       p.lk = (p.lk + 1) / 2;
   }
   /* T5 does not scale its scores, which makes the softmax steep. */
   p.scale = p.head_dim <= 64 && rng_one_in(rng, 4) ? 1.0f : 1.0f / sqrtf((float) p.head_dim);
   n = (int64_t) p.heads * p.head_dim;
   case_dtype(c, &p.dtype, c->dtype);
-  draw_qkv(c, &p);
+  draw_qkv(c, &p, kv);
 
   if (!plain && rng_one_in(rng, 3) && p.lq + p.lk > 0)
     case_array(c, &p.rel_bias, "rel_bias", ROLE_IN, OSR_DTYPE_F32, p.heads * (p.lq + p.lk - 1), 0,
@@ -68,8 +89,13 @@ build_attention(Case *c)
   if (rng_one_in(rng, 3)) {
     Arg *kv_len = case_array(c, &p.kv_len, "kv_len", ROLE_IN, OSR_DTYPE_I32, p.batch, 0, 0);
 
-    for (int64_t b = 0; b < p.batch; b++)
-      arg_set(kv_len, b, (double) (rng_one_in(rng, 6) ? 0 : rng_range(rng, 0, p.lk)));
+    for (int64_t b = 0; b < p.batch; b++) {
+      const int64_t len = rng_one_in(rng, 6) ? 0 : rng_range(rng, 0, p.lk);
+
+      arg_set(kv_len, b, (double) len);
+      if (kv[0])
+        spoil_padding(&p, kv, b, len);
+    }
   }
   if (!plain && !rng_one_in(rng, 3))
     p.mask = rng_one_in(rng, 3) ? OSR_MASK_CAUSAL : OSR_MASK_FRAME_CAUSAL;
