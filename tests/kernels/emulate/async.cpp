@@ -123,6 +123,8 @@ void
 mbarrier_arrive(uint32_t address)
 {
   arrive(find(address));
+  if (chance(4) == 0)
+    give_way(false);
 }
 
 void
@@ -148,8 +150,7 @@ mbarrier_wait(uint32_t address, uint32_t parity)
     MBarrier &b = find(address);
 
     b.waiting.push_back(thread);
-    wait_for("mbarrier at #, parity # (# arrivals and # bytes were missing)", address, parity,
-             b.pending, b.bytes);
+    wait_for("mbarrier #, parity #", address, parity);
   }
 }
 

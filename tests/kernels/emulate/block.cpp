@@ -177,6 +177,25 @@ run_warp(Warp &warp)
   }
 }
 
+/* Lets the patient threads of one warp go on. */
+bool
+wake_patient(void)
+{
+  std::vector<Thread *> left;
+
+  if (block->patient.empty())
+    return false;
+  const Warp *warp = block->patient[chance((uint32_t) block->patient.size())]->warp;
+
+  for (Thread *t : block->patient)
+    if (t->warp == warp)
+      wake(t);
+    else
+      left.push_back(t);
+  block->patient = left;
+  return true;
+}
+
 /* One thing that the copy engine has to do, any. */
 bool
 run_event(void)
@@ -218,6 +237,14 @@ report_deadlock(void)
       text += " [from thread " + std::to_string(t.number) + " on: " + waits + "]";
     last = waits;
   }
+  for (const MBarrier &b : block->mbarriers)
+    if (!b.waiting.empty())
+      text += " [mbarrier " + std::to_string(b.address) + ": " + std::to_string(b.pending) +
+              " arrivals and " + std::to_string(b.bytes) + " bytes are missing]";
+  for (int i = 0; i < MAX_BARRIERS; i++)
+    if (block->barriers[i].arrived)
+      text += " [barrier " + std::to_string(i) + ": " + std::to_string(block->barriers[i].arrived) +
+              " of " + std::to_string(block->barriers[i].expected) + " are there]";
   throw std::runtime_error(text.substr(0, 900));
 }
 
@@ -239,8 +266,12 @@ run_threads(void)
         ran = true;
       }
     }
-    if (!ran && !run_event())
-      report_deadlock();
+    if (!ran) {
+      const bool copies_first = chance(2) == 1;
+
+      if (!(copies_first && run_event()) && !wake_patient() && !run_event())
+        report_deadlock();
+    }
     if (haste && chance(haste) == 0)
       run_event();
   }
@@ -402,6 +433,16 @@ wake(Thread *t)
   t->warp->ready |= 1u << t->number % WARP;
 }
 
+void
+give_way(bool last)
+{
+  if (last)
+    block->patient.push_back(thread);
+  else
+    wake(thread);
+  wait_for("others to go first");
+}
+
 /* --- warps --- */
 
 void
@@ -509,7 +550,7 @@ barrier(int id, int threads, bool wait)
     release(b);
   } else if (wait) {
     b.waiting.push_back(thread);
-    wait_for("barrier # (# of # were there)", id, b.arrived, threads ? threads : block->n_live);
+    wait_for("barrier #", id);
   }
 }
 

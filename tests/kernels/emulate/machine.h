@@ -116,6 +116,7 @@ struct Block {
   Barrier barriers[MAX_BARRIERS];
   std::deque<MBarrier> mbarriers;
   std::vector<Event> events;
+  std::vector<Thread *> patient; /* who let all others go first */
   uint32_t dynamic_begin, dynamic_size, static_end;
   std::vector<std::pair<std::string, uint32_t>> statics;
   /* wgmma: descriptors of a warpgroup's products in their order, to compare its warps. */
@@ -138,6 +139,8 @@ uint32_t chance(uint32_t n);
 /* Gives way until another calls wake(). */
 void wait_for(const char *what, long long a = 0, long long b = 0, long long c = 0, long long d = 0);
 void wake(Thread *t);
+/* Gives way: to any other warp, or (`last`) until nobody else can go on. */
+void give_way(bool last);
 
 /* All lanes of a warp come here with their arguments; the last one runs `f` on all of them. */
 void collective(const char *what, void *args, void (*f)(Warp *warp, void **args));

@@ -359,12 +359,15 @@ wgmma_commit(void)
   thread->product_group++;
 }
 
-/* Each warp waits for itself: it knows nothing of the other three's reads of shared memory. */
+/* Each warp waits for itself: it knows nothing of the other three's reads of shared memory. Its
+ * own are made as late as they may be, or almost at once. */
 void
 wgmma_wait(uint64_t left)
 {
   Wait w = { thread, left };
 
+  if (chance(16) != 0)
+    give_way(true);
   collective("wgmma.wait_group", &w, run_wait);
   thread->fenced = false;
 }
