@@ -273,6 +273,9 @@ cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attr, int device)
   case cudaDevAttrL2CacheSize:
     *value = 50 << 20;
     break;
+  case cudaDevAttrMaxThreadsPerMultiProcessor:
+    *value = 2048;
+    break;
   case cudaDevAttrComputeCapabilityMajor:
     *value = 9;
     break;
@@ -583,6 +586,19 @@ cudaEventSynchronize(cudaEvent_t event)
     advance(event->stream, event->at);
   event->time = std::chrono::steady_clock::now();
   return answer(cudaSuccess);
+}
+
+/* The event as it was recorded last before this call. */
+cudaError_t
+cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned)
+{
+  Guard guard(lock());
+  const cudaStream_t other = event->stream;
+  const uint64_t at = event->at;
+
+  if (!other)
+    return answer(cudaSuccess);
+  return enqueue(stream, [=] { advance(other, at); });
 }
 
 cudaError_t
