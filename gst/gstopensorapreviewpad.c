@@ -336,6 +336,10 @@ gst_opensora_preview_pad_flush_stop(GstOpenSoraPreviewPad *self, GstEvent *event
     return;
   set_flushing(self, FALSE);
   gst_pad_start_task(GST_PAD(self), loop, self, NULL);
+  if (!GST_PAD_IS_ACTIVE(self)) { /* since then: nobody else stops the task */
+    set_flushing(self, TRUE);
+    gst_pad_stop_task(GST_PAD(self));
+  }
 }
 
 void
