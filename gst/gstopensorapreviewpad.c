@@ -304,10 +304,13 @@ static void
 loop(gpointer data)
 {
   GstOpenSoraPreviewPad *self = data;
-  g_autoptr(GstElement) element = gst_pad_get_parent_element(GST_PAD(self));
   g_autoptr(GstOpenSoraPreview) next = NULL;
+  g_autoptr(GstElement) element = NULL;
 
-  if (!element || !wait_for_next(self, &next)) {
+  /* A pad that is requested while the element runs is active before it is the element's. */
+  if (wait_for_next(self, &next))
+    element = gst_pad_get_parent_element(GST_PAD(self));
+  if (!element) {
     gst_pad_pause_task(GST_PAD(self));
     return;
   }

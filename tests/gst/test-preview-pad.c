@@ -538,13 +538,19 @@ GST_START_TEST(test_nobody)
 }
 GST_END_TEST
 
-/* Another viewer while clips are made: the one before may be stuck in its preroll. */
+static void
+count_frame(GstElement *sink, GstBuffer *buffer, GstPad *pad, gpointer n)
+{
+  g_atomic_int_inc((gint *) n);
+}
+
+/* Another viewer while clips are made. They see something, or are stuck in their preroll. */
 GST_START_TEST(test_removed)
 {
   g_autoptr(Show) show =
-      show_new(0, __i__ ? "opensorasrc name=s is-queue=true preview-interval=1 " SMALL OUT
+      show_new(0, __i__ ? "opensorasrc name=s is-queue=true preview-interval=1 steps=12 " SMALL OUT
                         : "opensoratextsrc name=q is-queue=true ! opensoradenoise name=s "
-                          "preview-interval=1 " SMALL "! opensoravaedec" OUT);
+                          "preview-interval=1 steps=12 " SMALL "! opensoravaedec" OUT);
   GstElement *source = child(show->pipeline, "s");
   GstElement *queue = child(show->pipeline, __i__ ? "s" : "q");
   guint64 id;
@@ -555,14 +561,20 @@ GST_START_TEST(test_removed)
     GstElement *sink = gst_element_factory_make("fakesink", NULL);
     GstPad *peer = gst_element_get_static_pad(sink, "sink");
     GstSample *sample;
+    gint n = 0;
 
-    g_object_set(sink, "async", FALSE, "sync", FALSE, NULL);
+    g_object_set(sink, "async", FALSE, "sync", FALSE, "signal-handoffs", TRUE, NULL);
+    g_signal_connect(sink, "handoff", G_CALLBACK(count_frame), &n);
     gst_bin_add(GST_BIN(show->pipeline), sink);
     gst_element_set_locked_state(sink, TRUE);
     gst_element_set_state(sink, round % 2 ? GST_STATE_PAUSED : GST_STATE_PLAYING);
     assert_equals_int(gst_pad_link(pad, peer), GST_PAD_LINK_OK);
     g_signal_emit_by_name(queue, "add-prompt", "x", NULL, &id);
     wait_progress(show->bus, "denoise");
+    for (guint i = 0; round % 2 == 0 && g_atomic_int_get(&n) == 0; i++) {
+      fail_unless(i < 1000, "round %u", round);
+      g_usleep(10 * G_TIME_SPAN_MILLISECOND);
+    }
     gst_element_release_request_pad(source, pad);
     gst_object_unref(pad);
     gst_element_set_state(sink, GST_STATE_NULL);

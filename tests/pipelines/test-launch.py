@@ -52,6 +52,22 @@ class Launch(support.PipelineTest):
         self.assertNotIn("\r", result.err)
         self.assertIn("Denoising", result.err)
 
+    def test_preview(self):
+        """As in docs/elements.md: the clip's sink does not keep the previews waiting."""
+        result = self.run_launch(
+            *"opensorasrc name=s prompt=x steps=6 preview-interval=2 num-frames=5".split(),
+            *"width=64 height=32 ! filesink location=clip.yuv async=false".split(),
+            *"s.preview ! videoscale ! video/x-raw,width=80,height=80".split(),
+            *"! filesink location=previews.rgb async=false sync=false".split(),
+        )
+        self.assertEqual(result.status, 0, str(result))
+        self.assertEqual(os.path.getsize(os.path.join(self.dir, "clip.yuv")), 5 * 64 * 32 * 3 // 2)
+        frames, rest = divmod(
+            os.path.getsize(os.path.join(self.dir, "previews.rgb")), 80 * 80 * 3
+        )
+        self.assertEqual(rest, 0)
+        self.assertIn(frames, (2, 4, 6))
+
     def test_quiet(self):
         result = self.run_launch("-q", "opensorasrc", "prompt=x", *SMALL, "!", "fakesink")
         self.assertEqual((result.status, result.err), (0, ""))

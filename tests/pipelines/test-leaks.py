@@ -55,6 +55,12 @@ class Leaks(support.PipelineTest):
             + "! opensoravaedec ! fakesink".split()
         )
 
+    def test_preview(self):
+        self.check(
+            ["opensorasrc", "name=s", "prompt=x", "steps=4", "preview-interval=1", *SMALL[1:]]
+            + "! fakesink s.preview ! fakesink".split()
+        )
+
     def test_picture(self):
         pictures = f"image-model-location={support.source_root()}/tests/data/flux"
         self.check(["opensorasrc", "prompt=a red circle", pictures, *SMALL, "!", "fakesink"])
