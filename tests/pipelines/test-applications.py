@@ -2,6 +2,11 @@
 """What an application sees through GStreamer's Python bindings: the clip's meta on every frame,
 progress, memory statistics."""
 
+import glob
+import os
+import re
+import signal
+import sys
 import unittest
 
 import support
@@ -112,6 +117,67 @@ class Application(support.PipelineTest):
             stats.get_uint64("peak-reserved")[1], stats.get_uint64("reserved")[1]
         )
         self.assertTrue(stats.get_string("device"))
+
+
+class Examples(support.PipelineTest):
+    """The programs that show how it is done."""
+
+    PICTURES = os.path.join(os.environ["OPENSORA_BUILD_ROOT"], "pipelines", "opensora-frames")
+    COLORS = os.path.join(support.source_root(), "pipelines", "frames.py")
+    PROMPTS = ["a white square on a blue background", "a star on a red background"]
+
+    def test_pictures(self):
+        result = support.run([self.PICTURES, *self.PROMPTS], cwd=self.dir)
+        self.assert_ran(result)
+        self.assertIn("100 %", result.err)
+        for prompt_id, more, less in ((1, 2, 0), (2, 0, 2)):
+            pictures = glob.glob(self.path(f"clip-{prompt_id}-*.png"))
+            self.assertEqual(len(pictures), support.model_config()["sampling"]["num_frames"])
+            result = support.run(
+                ["ffmpeg", "-v", "error", "-i", max(pictures), "-vf", "scale=1:1:flags=area"]
+                + ["-pix_fmt", "rgb24", "-f", "rawvideo", self.path("color"), "-y"]
+            )
+            self.assert_ran(result)
+            with open(self.path("color"), "rb") as file:
+                color = file.read()
+            self.assertGreater(color[more], 1.3 * color[less], self.PROMPTS[prompt_id - 1])
+
+    @unittest.skipUnless(Gst, REASON)
+    def test_colors(self):
+        result = support.run([sys.executable, self.COLORS, *self.PROMPTS])
+        self.assert_ran(result)
+        rows = re.findall(r"^(\d+) +([\d.]+) s +([\d.]+) +([\d.]+) +([\d.]+)  (.*)$", result.out, re.M)
+        self.assertEqual(len(rows), len(result.out.splitlines()))
+        for i, prompt in enumerate(self.PROMPTS):
+            own = [row for row in rows if row[5] == prompt]
+            self.assertEqual({row[0] for row in own}, {str(i + 1)})
+            red, blue = float(own[-1][2]), float(own[-1][4])
+            self.assertGreater((blue, red)[i], 1.3 * (red, blue)[i], prompt)
+        times = [float(row[1]) for row in rows]
+        self.assertEqual(times, sorted(times))
+        self.assertIn("100 %", result.err)
+
+    def test_interrupt(self):
+        """Ctrl-C ends it, whatever is under way."""
+        programs = [[self.PICTURES]] + ([[sys.executable, self.COLORS]] if Gst else [])
+        for program in programs:
+            started = support.Launched(
+                [*program[1:], *self.PROMPTS], self.dir, program=program[0]
+            )
+            self.addCleanup(started.kill)
+            self.assertTrue(started.wait_for("Denoising"), started.log)
+            started.signal(signal.SIGINT)
+            self.assertIsNotNone(started.wait(30), started.log)
+            self.assertEqual(started.process.returncode, 0, started.log)
+
+    def test_errors(self):
+        programs = [[self.PICTURES]] + ([[sys.executable, self.COLORS]] if Gst else [])
+        for program in programs:
+            result = support.run([*program, "x"], cwd=self.dir, env={"OPENSORA_MODEL": "/gone"})
+            self.assertEqual(result.status, 1, str(result))
+            self.assertIn("/gone", result.err)
+            self.assertEqual(support.run([*program, "--help"]).status, 0)
+            self.assertEqual(support.run(program).status, 2)
 
 
 if __name__ == "__main__":
