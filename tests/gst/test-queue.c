@@ -16,12 +16,14 @@
 typedef struct {
   GstElement *pipeline, *source;
   GstBus *bus;
+  GQueue early; /* messages of prompts' ends that nobody has waited for yet */
 } Queue;
 
 static void
 queue_free(Queue *self)
 {
   gst_element_set_state(self->pipeline, GST_STATE_NULL);
+  g_queue_clear_full(&self->early, (GDestroyNotify) gst_message_unref);
   gst_object_unref(self->bus);
   gst_object_unref(self->pipeline);
   g_free(self);
@@ -109,19 +111,48 @@ wait_named(Queue *self, const char *name)
   }
 }
 
+static gboolean
+is_clip(const GstStructure *s, const char *state, guint64 id)
+{
+  guint64 found;
+
+  return gst_structure_get_uint64(s, "id", &found) && found == id &&
+         g_str_equal(gst_structure_get_string(s, "state"), state);
+}
+
+/* Other threads than the source's may tell of the end of a clip: when that comes between what is
+ * told of others is not certain. */
+static gboolean
+may_come_at_any_time(const char *state)
+{
+  return g_str_equal(state, "done") || g_str_equal(state, "cancelled");
+}
+
 /* The next that happens to a prompt has to be that. */
 static GstMessage *
 wait_clip(Queue *self, const char *state, guint64 id)
 {
-  GstMessage *message = wait_named(self, "opensora-clip");
-  const GstStructure *s = gst_message_get_structure(message);
-  guint64 found;
+  for (GList *l = self->early.head; l; l = l->next) {
+    if (is_clip(gst_message_get_structure(l->data), state, id)) {
+      GstMessage *message = l->data;
 
-  fail_unless(gst_structure_get_uint64(s, "id", &found));
-  fail_unless(found == id && g_str_equal(gst_structure_get_string(s, "state"), state),
-              "prompt %" G_GUINT64_FORMAT " is %s, not %" G_GUINT64_FORMAT " %s", found,
-              gst_structure_get_string(s, "state"), id, state);
-  return message;
+      g_queue_delete_link(&self->early, l);
+      return message;
+    }
+  }
+  for (;;) {
+    GstMessage *message = wait_named(self, "opensora-clip");
+    const GstStructure *s = gst_message_get_structure(message);
+    guint64 found = 0;
+
+    if (is_clip(s, state, id))
+      return message;
+    gst_structure_get_uint64(s, "id", &found);
+    fail_unless(found != id && may_come_at_any_time(gst_structure_get_string(s, "state")),
+                "prompt %" G_GUINT64_FORMAT " is %s, not %" G_GUINT64_FORMAT " %s", found,
+                gst_structure_get_string(s, "state"), id, state);
+    g_queue_push_tail(&self->early, message);
+  }
 }
 
 static void
