@@ -11,6 +11,17 @@
 #include <ucontext.h>
 #endif
 
+#if defined(__SANITIZE_ADDRESS__)
+#define OSR_WITH_ASAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define OSR_WITH_ASAN 1
+#endif
+#endif
+#ifdef OSR_WITH_ASAN
+#include <sanitizer/asan_interface.h>
+#endif
+
 uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;
 
@@ -382,6 +393,11 @@ run_grid(dim3 grid, dim3 dim, size_t shared, const std::function<void()> &kernel
     for (int i = 0; i < MAX_THREADS; i++)
       mprotect(stacks + (size_t) i * STACK_SIZE, 4096, PROT_NONE);
   }
+#ifdef OSR_WITH_ASAN
+  /* Threads of a kernel that failed have not returned from their functions. */
+  if (failed)
+    ASAN_UNPOISON_MEMORY_REGION(stacks, MAX_THREADS * STACK_SIZE);
+#endif
   kernel_body = &kernel;
   failed = false;
   gridDim = grid;
