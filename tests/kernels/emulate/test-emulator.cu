@@ -339,7 +339,8 @@ main(void)
   check("launch bound", "the launch bound is 64", 96, [] { bounded(); });
   result("barrier", sums_are(true), "");
   result("barrier left out", !sums_are(false), "");
-  check("who waits for ever is named", "[barrier 1: 32 of 64 are there]", 64, [] { half_at_barrier(); });
+  check("who waits for ever is named", "[barrier 1: 32 of 64 are there]", 64,
+        [] { half_at_barrier(); });
   check("two arrivals", "arrives twice", 32, [] { barrier_twice(); });
   check("shuffle with lanes gone", "lanes", 32, [] { half_of_a_warp(); });
   check("lanes at different places", "other lanes", 32, [] { different_collectives(); });
