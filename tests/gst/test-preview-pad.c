@@ -422,6 +422,24 @@ GST_START_TEST(test_no_map)
 }
 GST_END_TEST
 
+/* A model of pictures has a map of its own. */
+GST_START_TEST(test_picture)
+{
+  g_autofree char *description = g_strdup_printf(
+      "opensoratextsrc prompt=x ! opensoradenoise name=s steps=2 width=64 height=48 "
+      "preview-interval=2 model-location=image:%s" OUT VIEW,
+      g_getenv("FLUX_MODEL"));
+  g_autoptr(Show) show = show_new(2, description);
+
+  show_play(show);
+  show_end(show);
+  assert_equals_int(show->frames->len, 1);
+  assert_preview(show, 0, 1, 2, 0, GST_BUFFER_DURATION(frame(show, 0)));
+  assert_equals_int(gst_buffer_get_size(frame(show, 0)), 8 * 6 * 3);
+  assert_equals_int(count_out(show), 1);
+}
+GST_END_TEST
+
 /* Interval 0: nothing is shown, and the end comes all the same. */
 GST_START_TEST(test_off)
 {
@@ -814,6 +832,7 @@ preview_suite(void)
   tcase_add_test(c, test_size);
   tcase_add_test(c, test_impossible_size);
   tcase_add_test(c, test_no_map);
+  tcase_add_test(c, test_picture);
   tcase_add_test(c, test_off);
   c = common_case(suite, "viewers");
   tcase_add_test(c, test_stalled);
