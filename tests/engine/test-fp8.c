@@ -153,7 +153,7 @@ test_mmdit(gconstpointer data)
   for (guint i = 0; i < G_N_ELEMENTS(names); i++) {
     g_auto(Forward) f = forward_open(names[i], device);
     g_autoptr(OsrMmdit) full = case_mmdit(f.golden, &f.config, device);
-    OsrMmdit *fp8 = load(f.golden, &f.config, device, FALSE);
+    g_autoptr(OsrMmdit) fp8 = load(f.golden, &f.config, device, FALSE);
     g_autoptr(OsrTensor) want = must_forward(full, &f.input), got = must_forward(fp8, &f.input);
     const double difference = case_difference(got, want);
 
@@ -187,7 +187,7 @@ test_sizes(void)
   g_auto(Forward) f = forward_open("mmdit-split", device);
   OsrLoaderSizes sizes = { 0 }, full = { 0 };
   guint64 before = pool_stats(device).allocated;
-  g_autoptr(OsrMmdit) fp8 = load(f.golden, &f.config, device, FALSE);
+  OsrMmdit *fp8 = load(f.golden, &f.config, device, FALSE);
   OsrLoader loader;
 
   osr_loader_init(&loader, NULL, device, OSR_DTYPE_F32, NULL);
@@ -198,6 +198,7 @@ test_sizes(void)
   osr_mmdit_free(osr_mmdit_load(&f.config, &loader, NULL));
   g_assert_cmpuint(pool_stats(device).allocated - before, ==, sizes.bytes + sizes.block_bytes);
   g_assert_cmpuint(sizes.host_bytes, <, full.host_bytes / 2);
+  osr_mmdit_free(fp8);
 }
 
 /* With one token attention is a sum with one term. With more, its scores are not scaled and those
