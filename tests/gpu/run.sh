@@ -99,7 +99,7 @@ export LD_LIBRARY_PATH
 export G_TEST_SRCDIR="$top/tests" G_TEST_BUILDDIR="$out" G_DEBUG=fatal-criticals
 export OPENSORA_MODEL="$top/engine/tiny-model"
 # CUDA does not live through fork().
-export CK_FORK=no CK_DEFAULT_TIMEOUT=240
+export CK_FORK=no CK_DEFAULT_TIMEOUT=240 OPENSORA_FULL_CLIP=1
 tests=$out/bundle/tests
 
 if has_mode engine; then
